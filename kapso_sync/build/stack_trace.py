@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from kapso_sync.errors import Location
@@ -22,6 +24,8 @@ _FRAME = re.compile(
 _ALIAS = re.compile(r" \[as [^\]]*\]$")
 _IDENTIFIER = re.compile(r"[A-Za-z_$][\w$]*")
 _IN_WORD = re.compile(r"[\w$]")
+_WORD = re.compile(r"[\w$]+")
+_TWO_UNITS = re.compile(r"[\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +43,13 @@ class Frame:
 
 def frames_in(texts: Iterable[str]) -> tuple[Frame, ...]:
     """Return the frames in texts, in their order."""
-    found: list[Frame] = []
-    for text in texts:
-        for line in text.splitlines():
-            match = _frame(line)
-            if match is not None and len(found) < MAX_FRAMES:
-                place = int(match["line"]), int(match["column"])
-                found.append(Frame(match["name"] or "", match["file"], *place))
-    return tuple(found)
+    matches = (_frame(line) for text in texts for line in text.splitlines())
+    frames = (
+        Frame(match["name"] or "", match["file"], int(match["line"]), int(match["column"]))
+        for match in matches
+        if match is not None
+    )
+    return tuple(itertools.islice(frames, MAX_FRAMES))
 
 
 def own_frames(frames: Iterable[Frame], slug: str) -> tuple[Frame, ...]:
@@ -61,19 +64,62 @@ def own_frames(frames: Iterable[Frame], slug: str) -> tuple[Frame, ...]:
     return tuple(own)
 
 
-def fits(frames: Iterable[Frame], code: str) -> bool:
-    r"""Return whether all frames can be places in this code.
+class CodeIndex:
+    r"""Tells which frames can be places in one code.
 
-    Other code, or the same code behind lines that a runtime puts before it, has something else at most of these places. V8
-    names the beginning of a word or of a sign, in a function whose name the code holds further up.
+    The function writes both the code and the traces. So every line of the code is read once at most, however many frames name
+    it, and a frame costs two look-ups.
 
-    >>> fits([Frame("handler", "greet.js", 2, 9)], "function handler() {\n  throw new Error('no');\n}")
+    >>> index = CodeIndex("function handler() {\n  throw new Error('no');\n}")
+    >>> index.fits([Frame("handler", "greet.js", 2, 9)])
     True
-    >>> fits([Frame("handler", "greet.js", 2, 10)], "function handler() {\n  throw new Error('no');\n}")
+    >>> index.fits([Frame("handler", "greet.js", 2, 10)])
     False
     """
-    lines = code.split("\n")
-    return all(_fits(frame, lines) for frame in frames)
+
+    def __init__(self, code: str) -> None:
+        self._lines = code.split("\n")
+        self._first_line: dict[str, int] = {}
+        self._words_read = 0
+        self._wide: dict[int, Sequence[int]] = {}
+
+    def fits(self, frames: Iterable[Frame]) -> bool:
+        """Return whether all frames can be places in this code.
+
+        Other code, or the same code behind lines that a runtime puts before it, has something else at most of these places. V8
+        names the beginning of a word or of a sign, in a function whose name the code holds further up.
+        """
+        return all(self._is_start(frame.line, frame.column) and self._is_named_above(frame) for frame in frames)
+
+    def _is_start(self, number: int, column: int) -> bool:
+        """Return whether a word or a sign begins at a place."""
+        if not 0 < number <= len(self._lines):
+            return False
+        text = self._lines[number - 1]
+        at = column - 1
+        if not text.isascii():
+            at -= bisect.bisect_right(self._ends_of_wide(number), at)
+        here, before = text[at : at + 1], text[max(at - 1, 0) : at]
+        return bool(here) and not here.isspace() and not (_IN_WORD.match(here) and _IN_WORD.match(before))
+
+    def _ends_of_wide(self, number: int) -> Sequence[int]:
+        """Return the columns, in UTF-16 units from 0, behind each character of a line that has two units."""
+        ends = self._wide.get(number)
+        if ends is None:
+            matches = _TWO_UNITS.finditer(self._lines[number - 1])
+            ends = self._wide[number] = [match.end() + count for count, match in enumerate(matches, 1)]
+        return ends
+
+    def _is_named_above(self, frame: Frame) -> bool:
+        """Return whether the code up to a frame's line has the name of its function, if that is a plain word."""
+        name = _plain_name(frame.name)
+        if name is None:
+            return True
+        while name not in self._first_line and self._words_read < frame.line:
+            new = set(_WORD.findall(self._lines[self._words_read])).difference(self._first_line)
+            self._words_read += 1
+            self._first_line.update(dict.fromkeys(new, self._words_read))
+        return self._first_line.get(name, frame.line + 1) <= frame.line
 
 
 def with_places(text: str, file: str, place: Callable[[int, int], Location | None]) -> str:
@@ -93,27 +139,7 @@ def _frame(line: str) -> re.Match[str] | None:
     return _FRAME.fullmatch(line) if len(line) <= MAX_FRAME and line.lstrip().startswith("at ") else None
 
 
-def _fits(frame: Frame, lines: list[str]) -> bool:
-    if not 0 < frame.line <= len(lines):
-        return False
-    text = lines[frame.line - 1]
-    if not text.isascii():
-        units = text.encode("utf-16-le", "surrogatepass")[: 2 * (frame.column - 1)]
-        column = len(units.decode("utf-16-le", "replace"))
-    else:
-        column = frame.column - 1
-    here, before = text[column : column + 1], text[max(column - 1, 0) : column]
-    if not here or here.isspace() or (_IN_WORD.match(here) and _IN_WORD.match(before)):
-        return False
-    return all(any(_has_word(above, name) for above in lines[frame.line - 1 :: -1]) for name in _names(frame))
-
-
-def _names(frame: Frame) -> Iterator[str]:
-    """Yield the name of a frame's function: ``total`` of ``async Order.total [as sum]``; nothing if it is no plain word."""
-    name = _ALIAS.sub("", frame.name).rpartition(" ")[2].rpartition(".")[2]
-    if _IDENTIFIER.fullmatch(name):
-        yield name
-
-
-def _has_word(text: str, word: str) -> bool:
-    return word in text and re.search(rf"(?<![\w$]){re.escape(word)}(?![\w$])", text) is not None
+def _plain_name(name: str) -> str | None:
+    """Return the name of a frame's function: ``total`` of ``async Order.total [as sum]``; None if it is no plain word."""
+    plain = _ALIAS.sub("", name).rpartition(" ")[2].rpartition(".")[2]
+    return plain if _IDENTIFIER.fullmatch(plain) else None

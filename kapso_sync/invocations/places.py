@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from kapso_sync.build.sourcemap import BundleMap
-from kapso_sync.build.stack_trace import Frame, fits, frames_in, own_frames, with_places
+from kapso_sync.build.stack_trace import CodeIndex, Frame, frames_in, own_frames, with_places
 from kapso_sync.build.wrapping import BANNER
 from kapso_sync.errors import ApiError, Location
 from kapso_sync.model.desired import MODULE_TAIL
@@ -125,7 +125,7 @@ class InvocationPlacer:
         possible = [self._current]
         if at <= deployed + self._edge:
             possible += [code for code in self._former if code.text != self._current.text]
-        fitting = [code for code in possible if fits(own, code.text)]
+        fitting = [code for code in possible if code.index.fits(own)]
         if len(fitting) > 1:
             seconds = f"{self._edge.total_seconds():g} s"
             raise Uncertain(f"it ran within {seconds} of a deployment, so maybe with the code before it")
@@ -205,6 +205,11 @@ class Code:
         found = (self.map.original(frame.line, frame.column) for frame in own)
         first = next((place for place in found if place is not None), None)
         return PlacedInvocation(replaced(record, own[0].file, self.map.original), Places.SOURCE, first=first)
+
+    @functools.cached_property
+    def index(self) -> CodeIndex:
+        """What tells whether a trace can be one of this code."""
+        return CodeIndex(self.text)
 
     @functools.cached_property
     def map(self) -> BundleMap:

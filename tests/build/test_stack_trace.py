@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from kapso_sync.build.stack_trace import MAX_FRAME, Frame, fits, frames_in, own_frames, with_places
+from kapso_sync.build.stack_trace import MAX_FRAME, MAX_FRAMES, CodeIndex, Frame, frames_in, own_frames, with_places
 from kapso_sync.errors import Location
 
 CODE = (
@@ -56,7 +58,30 @@ def test_a_function_is_one_file_whatever_the_runtime_calls_it() -> None:
 )
 def test_a_place_fits_code_that_has_a_word_and_the_functions_name_there(frame: Frame, fitting: bool) -> None:
     """Code behind lines that somebody else put before it does not pass for the code itself."""
-    assert fits([frame], CODE) is fitting
+    assert CodeIndex(CODE).fits([frame]) is fitting
+
+
+def test_a_column_within_a_wide_character_is_the_place_behind_it() -> None:
+    """V8 counts UTF-16 units, of which an emoji has two; other characters beyond ASCII have one."""
+    index = CodeIndex("😀é 😀b c")
+    fitting = [column for column in range(12) if index.fits([Frame("", "a.js", 1, column)])]
+    assert fitting == [1, 2, 3, 5, 6, 7, 9]
+
+
+def test_a_function_cannot_make_its_traces_costly() -> None:
+    """Whoever logs a trace wrote the code as well: the name, nearly, on each of many lines, or a line that is all the code."""
+    started = time.process_time()
+    many = "/*" + "ab" * 20 + "xhandlerx*/\n"
+    for code, line, column in (
+        (f"// handler\n{many * 17_000}q", 17_002, 1),
+        (f"{many * 17_000}q", 17_001, 1),
+        ("/*" + "é" * 450_000 + "*/ handler", 1, 450_006),
+        ("/*" + "😀" * 200_000 + "*/ handler", 1, 400_006),
+    ):
+        index = CodeIndex(code)
+        for number in range(MAX_FRAMES):
+            index.fits([Frame(f"handler{number}" if number % 2 else "handler", "a.js", line, column)])
+    assert time.process_time() - started < 2
 
 
 def test_only_places_in_the_file_are_replaced() -> None:
