@@ -28,6 +28,7 @@ from kapso_sync.model.status import RunningPass, running_document
 from kapso_sync.permissions import make_private
 from kapso_sync.store import backups, codec, secretkey
 from kapso_sync.store.api_facts import ApiFactsFile
+from kapso_sync.store.full_disk import writing_hint
 from kapso_sync.store.lock import is_held
 
 DATABASE_NAME = "state.db"
@@ -481,7 +482,9 @@ def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
+        # SQLite has one code for many failures of the disk.
+        hint = writing_hint(error, "free some space, or make the folder writable")
         raise StateUnusable(
             f"the state folder {folder} cannot be written: {error}",
-            hint="nothing is written to Kapso without a journal: free some space, or make the folder writable",
+            hint=f"nothing is written to Kapso without a journal: {hint}",
         ) from error

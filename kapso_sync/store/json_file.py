@@ -14,6 +14,7 @@ from kapso_sync.errors import StateUnusable
 from kapso_sync.files import read_small
 from kapso_sync.model.functions import Json
 from kapso_sync.permissions import make_private
+from kapso_sync.store.full_disk import writing_hint
 
 MAX_BYTES = 16 * 1024 * 1024
 """Most bytes of such a file: those of notifications have some KiB for each channel."""
@@ -62,4 +63,5 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StateUnusable(f"{path} cannot be written: {error.strerror}", hint="make the state folder writable") from error
+        hint = writing_hint(error, "make the state folder writable")
+        raise StateUnusable(f"{path} cannot be written: {error.strerror}", hint=hint) from error

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from kapso_sync.errors import StateLocked, StateUnusable
 from kapso_sync.files import read_small
 from kapso_sync.store.folder import open_private
+from kapso_sync.store.full_disk import writing_hint
 from kapso_sync.store.json_file import write_private
 
 LOCK_NAME = "lock"
@@ -40,9 +41,10 @@ def held(folder: Path, started: datetime) -> Iterator[None]:
             hint="wait until it has ended, or stop it",
         ) from None
     except OSError as error:
+        hint = writing_hint(error, "make the folder writable, or set KAPSO_SYNC_STATE_DIR")
         raise StateUnusable(
             f"the state folder {folder} cannot be used: {error.strerror or error}",
-            hint="nothing is written to Kapso without a journal: make the folder writable, or set KAPSO_SYNC_STATE_DIR",
+            hint=f"nothing is written to Kapso without a journal: {hint}",
         ) from error
     try:
         since = started.isoformat(timespec="seconds")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -51,6 +52,27 @@ def test_a_state_folder_is_created_for_its_owner_alone(tmp_path: Path, umask: in
             assert [mode(path) for path in (folder, folder.parent, folder.parent.parent)] == [0o700] * 3
     finally:
         os.umask(before)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES])
+def test_a_full_disk_has_another_hint_than_a_folder_of_somebody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A daemon that starts tells the same as one that runs: who may write the folder need not look at its mode."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    full = number != errno.EACCES
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    with pytest.raises(StateUnusable, match=os.strerror(number)) as raised:
+        DaemonFiles(tmp_path).token()
+    assert ("free some space" in (raised.value.hint or "")) is full
+    assert ("writable" in (raised.value.hint or "")) is not full
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(StateUnusable, match=os.strerror(number)) as raised, held(tmp_path, DAWN):
+        pass
+    assert ("free some space" in (raised.value.hint or "")) is full
 
 
 @pytest.mark.parametrize("bits", [0o777, 0o770, 0o702, 0o720, 0o1777, 0o2770])
