@@ -254,6 +254,17 @@ def test_a_suspected_rename_is_suggested_without_prune() -> None:
     assert isinstance(plan.steps[1], NoChange)
 
 
+def test_a_new_function_that_looks_like_many_is_one_warning() -> None:
+    """However many left git: a daemon logs each warning."""
+    left = [remote(f"old-{number:03}", code("a")) for number in range(300)]
+    plan = make_plan(desired(want("new", code("a"))), resolve_intents(left, memory(), OWNER), POLICY)
+    (notice,) = [notice for notice in plan.notices if notice.code == "possible-rename"]
+    assert notice.message == (
+        "`new` looks like functions that left git: old-000, old-001, old-002, old-003, old-004 and 295 more; "
+        "if it was one of them, name that one in `moved_from` at `new`; if it is new, `moved_from: []`"
+    )
+
+
 def test_code_similarity_compares_lines() -> None:
     """Indentation and order do not count; another purpose or a very different length is not similar."""
     long = "".join(f"line {number};\n" for number in range(40))

@@ -12,6 +12,7 @@ from kapso_sync.model.plan import Create, Delete, Plan, Step
 from kapso_sync.model.state import MissingFunction
 from kapso_sync.reconcile.plan.observed import Observed
 from kapso_sync.reconcile.plan.similarity import SIMILAR, similarity
+from kapso_sync.reconcile.plan.warnings import some_of
 
 MAX_COMPARED_PAIRS = 2_000
 """Maximum number of pairs of unequal codes that one plan compares."""
@@ -79,16 +80,24 @@ def _alike(code: str | None, remote: RemoteFunction, budget: Iterator[int]) -> b
 
 
 def suspected_rename_notices(desired: Desired, missing: Sequence[MissingFunction]) -> tuple[Notice, ...]:
-    """Suggest ``moved_from`` for a new function that looks like one that left git."""
+    """Suggest ``moved_from`` for each new function that looks like one that left git, or like several of them."""
     locations = {want.slug: want.entry.location for want in desired.functions}
+    by_suspect: dict[str, list[MissingFunction]] = {}
+    for absence in missing:
+        if absence.suspects:
+            by_suspect.setdefault(absence.suspects[0], []).append(absence)
     return tuple(
-        Notice(
-            "possible-rename",
-            f"{suspected_rename(absence)}; {suspected_rename_hint(absence)}",
-            locations.get(absence.suspects[0]),
-        )
-        for absence in missing
-        if absence.suspects
+        Notice("possible-rename", _suggestion(suspect, absences), locations.get(suspect))
+        for suspect, absences in by_suspect.items()
+    )
+
+
+def _suggestion(suspect: str, absences: Sequence[MissingFunction]) -> str:
+    if len(absences) == 1:
+        return f"{suspected_rename(absences[0])}; {suspected_rename_hint(absences[0])}"
+    return (
+        f"`{suspect}` looks like functions that left git: {some_of([absence.slug for absence in absences])}; "
+        f"if it was one of them, name that one in `moved_from` at `{suspect}`; if it is new, `moved_from: []`"
     )
 
 

@@ -15,13 +15,19 @@ NAMED = 5
 """Maximum number of slugs that a warning names; it counts the rest."""
 
 
+def some_of(slugs: Sequence[str]) -> str:
+    """Return the first slugs, and how many more there are."""
+    more = len(slugs) - NAMED
+    return ", ".join(slugs[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
 def orphan_notices(steps: Sequence[Step]) -> tuple[Notice, ...]:
     """Warn of our functions that left git and are kept, in groups by reason."""
     kept: dict[str, list[str]] = {}
     for step in steps:
         if isinstance(step, NoChange) and step.desired_hash is None:
             kept.setdefault(step.reasons[0], []).append(step.slug)
-    return tuple(Notice("orphan", f"{reason}: {_some(slugs)}") for reason, slugs in sorted(kept.items()))
+    return tuple(Notice("orphan", f"{reason}: {some_of(slugs)}") for reason, slugs in sorted(kept.items()))
 
 
 def former_owner_notices(observed: Observed, steps: Sequence[Step]) -> tuple[Notice, ...]:
@@ -35,8 +41,8 @@ def former_owner_notices(observed: Observed, steps: Sequence[Step]) -> tuple[Not
     return tuple(
         Notice(
             "owner-changed",
-            f"only this state folder knows that functions marked by {owner} are ours: {_some(sorted(slugs))}; their next write "
-            f"brings the new mark, and `kapso-sync sync --take-from {owner}` brings it now",
+            f"only this state folder knows that functions marked by {owner} are ours: {some_of(sorted(slugs))}; their next "
+            f"write brings the new mark, and `kapso-sync sync --take-from {owner}` brings it now",
         )
         for owner, slugs in sorted(marked.items())
     )
@@ -62,13 +68,13 @@ def secret_notices(
     """Warn of secrets that cannot be set, that cannot be compared, and that a deployment may lose."""
     notices = []
     if at_risk:
-        names = _some([f"{slug} {', '.join(secrets)}" for slug, secrets in sorted(at_risk.items())])
+        names = some_of([f"{slug} {', '.join(secrets)}" for slug, secrets in sorted(at_risk.items())])
         text = f"a deployment may lose secrets whose values are not known here: {names}"
         notices.append(Notice("secrets-at-risk", f"{text}; give git their values, or set KAPSO_SYNC_UNKNOWN_SECRETS=block"))
     if without:
-        notices.append(Notice("no-secrets", f"this API base has no secrets; blocked for that: {_some(without)}"))
+        notices.append(Notice("no-secrets", f"this API base has no secrets; blocked for that: {some_of(without)}"))
     if unverified:
-        names = _some([f"{slug} {', '.join(secrets)}" for slug, secrets in sorted(unverified.items())])
+        names = some_of([f"{slug} {', '.join(secrets)}" for slug, secrets in sorted(unverified.items())])
         text = f"secrets that were there already cannot be compared, and are left alone: {names}"
         notices.append(Notice("unverified-secret", f"{text}; `kapso-sync sync --reset-secrets` sets them"))
     return tuple(notices)
@@ -84,13 +90,13 @@ def header_notices(desired: Desired, facts: ApiFacts) -> tuple[Notice, ...]:
     if facts.headers_reach is not False or not slugs:
         return ()
     text = "headers of an invocation do not reach functions on this API base, as doctor saw"
-    return (Notice("headers-lost", f"{text}; checks with `headers` or `sign` are not sent: {_some(slugs)}"),)
+    return (Notice("headers-lost", f"{text}; checks with `headers` or `sign` are not sent: {some_of(slugs)}"),)
 
 
 def unknown_field_notices(fields: Mapping[str, Sequence[str]]) -> tuple[Notice, ...]:
     """Warn of managed fields that this API does not show: they are sent with a create, and never compared."""
     return tuple(
-        Notice("unknown-field", f"this API shows no `{name}`, so it is not compared: {_some(slugs)}")
+        Notice("unknown-field", f"this API shows no `{name}`, so it is not compared: {some_of(slugs)}")
         for name, slugs in sorted(fields.items())
     )
 
@@ -99,7 +105,7 @@ def garbled_notices(observed: Observed) -> tuple[Notice, ...]:
     """Warn of records that cannot be believed; they are left alone."""
     if not observed.garbled:
         return ()
-    named = _some([f"{ascii(record.slug or record.id)[:60]} ({record.reason})" for record in observed.garbled])
+    named = some_of([f"{ascii(record.slug or record.id)[:60]} ({record.reason})" for record in observed.garbled])
     return (Notice("unreadable-record", f"garbled records on Kapso are left alone: {named}"),)
 
 
@@ -125,8 +131,3 @@ def _is_worker(function: DesiredFunction, remote: RemoteFunction | None) -> bool
 
 def _remote_is_worker(remote: RemoteFunction) -> bool:
     return remote.fields.get("function_type") != FunctionType.SUPABASE_FUNCTION
-
-
-def _some(slugs: Sequence[str]) -> str:
-    more = len(slugs) - NAMED
-    return ", ".join(slugs[:NAMED]) + (f" and {more} more" if more > 0 else "")
