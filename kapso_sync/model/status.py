@@ -230,6 +230,7 @@ class DaemonStatus:
     functions: tuple[FunctionStatus, ...] = ()
     events: tuple[RecentEvent, ...] = ()
     last_pass: PassStatus | None = None
+    last_success_at: datetime | None = None
     running: RunningPass | None = None
     reading: Revision | None = None
     next_check_at: datetime | None = None

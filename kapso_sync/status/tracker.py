@@ -92,6 +92,7 @@ class StatusTracker:
     _broken_by: Revision | None = None
     _running: _Pass | None = None
     _last: PassStatus | None = None
+    _last_success: datetime | None = None
     _next_check: datetime | None = None
     _next_retry: datetime | None = None
     _budget: RateLimit | None = None
@@ -282,6 +283,7 @@ class StatusTracker:
             functions=self._shown(),
             events=tuple(self._events),
             last_pass=self._last,
+            last_success_at=self._last_success,
             running=RunningPass(self._running.trigger, self._running.since) if self._running else None,
             reading=self._running.revision if self._running else None,
             next_check_at=min(moments) if moments and self.suspension is None else None,
@@ -347,6 +349,8 @@ class StatusTracker:
         )
         self._running = None
         self._deploying.clear()
+        if self.status().in_sync:
+            self._last_success = now
         self._forget_if_standby()
         self._passed.set()
         self._passed = asyncio.Event()

@@ -125,8 +125,8 @@ class Metrics:
         self._source.clear()
         if status.revision is not None:
             self._source.labels(status.revision.id).set(1)
-        if status.in_sync and status.last_pass is not None:
-            self._last_success.set(status.last_pass.finished_at.timestamp())
+        if status.last_success_at is not None:
+            self._last_success.set(status.last_success_at.timestamp())
         self._unverified.set(status.last_pass is not None and status.last_pass.issue is IssueKind.UNVERIFIED)
         self._suspended.set(status.suspension is not None)
         self._leader.set(status.role is Role.LEADER)

@@ -371,6 +371,27 @@ def test_a_replica_that_leads_no_more_forgets_what_it_knew_of_kapso(board: Statu
     assert (document["role"], document["leader"]) == ("standby", "b")
 
 
+async def test_a_success_between_two_scrapes_is_counted(clock: VirtualClock, board: StatusTracker) -> None:
+    """The gauge is the time at which the pass ended well, also where the next one failed before Prometheus came."""
+    metrics = Metrics("0.1.0", board.status)
+
+    def last_success() -> float:
+        families = text_string_to_metric_families(metrics.exposition()[0].decode())
+        return next(family.samples[0].value for family in families if family.name.startswith("kapso_sync_last_success"))
+
+    in_sync = desired(want("fine"))
+    calm = make_plan(in_sync, resolve_intents([remote("fine")], memory(owned(remote("fine"))), OWNER), POLICY)
+    unchanged = Outcome(calm.steps[0], Result.UNCHANGED, "id-fine")
+    board.ended(Report(calm, (replace(unchanged, result=Result.FAILED, error="no"),), api_calls=1, seconds=1.0))
+    assert last_success() == 0
+    board.ended(Report(calm, (unchanged,), api_calls=1, seconds=1.0))
+    succeeded = clock.now().timestamp()
+    await clock.sleep(60)
+    board.failed(NotLeading("no"))
+    board.ended(report())
+    assert last_success() == succeeded
+
+
 def test_metrics_say_who_leads(board: StatusTracker) -> None:
     """A daemon without a Lease is its own leader, and belongs to none."""
     metrics = Metrics("0.1.0", board.status)
