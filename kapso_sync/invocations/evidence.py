@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kapso_sync.build.stack_trace import frames_in, own_frames
 from kapso_sync.errors import Location
@@ -23,7 +23,7 @@ from kapso_sync.invocations.places import (
     spellings,
     texts_of,
 )
-from kapso_sync.model.evidence import Evidence, bounded, cut_line, labelled, redacted_start
+from kapso_sync.model.evidence import MAX_LINES, Evidence, bounded, count_lines, cut_line, labelled, redacted_start
 from kapso_sync.model.functions import ConsoleLine, InvocationRecord, RemoteFunction
 from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.visible import visible, visible_lines
@@ -86,10 +86,10 @@ def error_text(placed: PlacedInvocation, redact: Callable[[str], str]) -> str:
 
 def evidence_of(placed: PlacedInvocation, slug: str, file: str | None, redact: Callable[[str], str]) -> Evidence:
     """Return the evidence of an invocation; ``file`` is the function's code in the source, None where that is not known."""
-    record = placed.record
+    record, before = _end_of(placed.record)
     place = None
     if placed.places is Places.AS_WRITTEN:
-        frames = own_frames(frames_in(texts_of(record)), slug)
+        frames = own_frames(frames_in(texts_of(placed.record)), slug)
         if frames:
             written = file or frames[0].file
             place = str(Location(written, frames[0].line, frames[0].column))
@@ -97,17 +97,35 @@ def evidence_of(placed: PlacedInvocation, slug: str, file: str | None, redact: C
     elif placed.places is Places.SOURCE:
         place = str(placed.first) if placed.first is not None else None
     lines: list[str] = []
-    for line in record.console[-MAX_ENTRIES:]:
-        text = line.message if not line.stack else _whole(line)
-        lines += labelled(visible(line.level), visible_lines(redacted_start(text, redact)))
-    if record.error and not any((line.stack or line.message).startswith(record.error) for line in record.console):
+    for line in record.console:
+        lines += labelled(visible(line.level), visible_lines(redacted_start(_whole(line), redact)))
+    said = placed.record.error
+    if said and record.error and not any((line.stack or line.message).startswith(said) for line in placed.record.console):
         lines += labelled("error", visible_lines(redacted_start(record.error, redact)))
     if placed.reason is not None:
         lines.append(f"(places are those of the uploaded code: {placed.reason})")
-    return Evidence(bounded(lines), place)
+    return Evidence(bounded(lines, before), place)
+
+
+def _end_of(record: InvocationRecord) -> tuple[InvocationRecord, int]:
+    """Return an invocation with the last lines of its console that may be shown, and how many lines of text came before.
+
+    Only they are redacted, and led back to the source: a function may write much more.
+    """
+    shown, lines, before = [], 0, 0
+    for line in reversed(record.console[-MAX_ENTRIES:]):
+        count = count_lines(_whole(line))
+        if lines < MAX_LINES:
+            shown.append(line)
+            lines += count
+        else:
+            before += count
+    return replace(record, console=tuple(reversed(shown))), before
 
 
 def _whole(line: ConsoleLine) -> str:
     """Return message and stack once each: V8 begins a stack with the error's text, which the message often is."""
-    stack = line.stack or ""
+    if not line.stack:
+        return line.message
+    stack = line.stack
     return stack if stack.startswith(line.message) else f"{line.message}\n{stack}"

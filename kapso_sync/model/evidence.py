@@ -37,10 +37,10 @@ class Evidence:
         return {"place": self.place, "console": [*self.console]}
 
 
-def bounded(lines: Sequence[str]) -> tuple[str, ...]:
-    """Return the last lines, and how many came before; long lines are cut."""
-    kept = lines if len(lines) <= MAX_LINES else lines[len(lines) - MAX_LINES + 1 :]
-    left_out = len(lines) - len(kept)
+def bounded(lines: Sequence[str], before: int = 0) -> tuple[str, ...]:
+    """Return the last lines, and how many came before, ``before`` of them not among these; long lines are cut."""
+    kept = lines if before + len(lines) <= MAX_LINES else lines[max(0, len(lines) - MAX_LINES + 1) :]
+    left_out = before + len(lines) - len(kept)
     head = (f"… {left_out} lines before these",) if left_out else ()
     return (*head, *map(cut_line, kept))
 
@@ -54,6 +54,12 @@ def redacted_start(text: str, redact: Callable[[str], str], most: int = MAX_REDA
     """Return the beginning of a text without secrets; ``most`` is the maximum number of characters that are looked at."""
     clean = redact(text[:most])
     return clean if len(text) <= most else clean[:-BEHIND]
+
+
+def count_lines(text: str) -> int:
+    """Return the number of lines of what `redacted_start` returns, at least one, if no secret in it has several."""
+    start = text if len(text) <= MAX_REDACTED else text[: MAX_REDACTED - BEHIND]
+    return max(1, len(start.splitlines()))
 
 
 def labelled(level: str, lines: Iterable[str]) -> list[str]:

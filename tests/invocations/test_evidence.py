@@ -40,6 +40,23 @@ def test_evidence_is_bounded_and_keeps_the_end() -> None:
     assert len(evidence(ConsoleLine("log", "\n" * 10_000)).console) == MAX_LINES
 
 
+def test_only_what_is_shown_is_redacted_and_the_rest_is_counted() -> None:
+    """A function may write traces for minutes of work; an entry with many lines counts with each of them."""
+    looked_at: list[str] = []
+
+    def redact(text: str) -> str:
+        looked_at.append(text)
+        return text
+
+    trace = "Error: no" + "\n    at handler (greet.js:2:9)" * 900
+    record = InvocationRecord("i1", 500, console=(ConsoleLine("error", trace),) * 40)
+    shown = evidence_of(place_in(record, "greet", Code(SCRIPT, None)), "greet", "src/code.js", redact)
+    assert len(looked_at) == 1
+    assert shown.console[0] == f"… {40 * 901 - MAX_LINES + 1} lines before these"
+    assert shown.console[1:] == ("          at handler (src/code.js:2:9)",) * (MAX_LINES - 1)
+    assert shown.place == "src/code.js:2:9"
+
+
 @pytest.mark.parametrize("before", [0, MAX_REDACTED - len(KEY) // 2, MAX_REDACTED - 5])
 def test_evidence_holds_no_secret_wherever_it_stands(before: int) -> None:
     """Nor a piece of one that the cut goes through. A control: without a redactor that knows it, it is there."""
