@@ -118,7 +118,7 @@ class CheckBench:
         runtime.forget()
         try:
             fixtures = read_fixtures(function.slug, function.entry.file, self.source.snapshot.files)
-            load_script(runtime.database, fixtures)
+            await asyncio.to_thread(load_script, runtime.database, fixtures)
         except ManifestInvalid as error:
             return FunctionResult(function, problems=error.problems)
         load_values(runtime.values, fixtures)

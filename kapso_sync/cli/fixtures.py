@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator, Mapping
+import asyncio
+import contextlib
+import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from kapso_sync.errors import Location, ManifestInvalid, Problem
+from kapso_sync.manifest.document import Document
 from kapso_sync.manifest.fixtures import Fixtures, read_fixtures
 from kapso_sync.model.desired import Desired
 from kapso_sync.model.functions import Json
@@ -18,33 +21,70 @@ if TYPE_CHECKING:
     from kapso_sync.emulator.workerd.kv import KeyValues
 
 
-def fixture_problems(desired: Desired, files: Mapping[str, SourceFile]) -> tuple[Problem, ...]:
+SQL_BUDGET = 15.0
+"""Seconds that the SQL of all fixtures takes together in `validate`: each may take some, and there may be hundreds."""
+
+
+async def fixture_problems(desired: Desired, files: Mapping[str, SourceFile]) -> tuple[Problem, ...]:
     """Return all problems of the fixtures beside functions, also of those that have no checks, or code that is invalid."""
     named = [(function.slug, function.entry.file) for function in desired.functions]
     named += [(function.slug, function.file) for function in desired.unusable if function.file is not None]
-    return tuple(problem for slug, file in sorted(named) for problem in _problems(slug, file, files))
+    problems: dict[str, tuple[Problem, ...]] = {}
+    scripts: dict[str, Fixtures] = {}
+    for slug, file in sorted(named):
+        try:
+            fixtures = read_fixtures(slug, file, files)
+        except ManifestInvalid as error:
+            problems[slug] = error.problems
+        else:
+            if fixtures.script_file is not None:
+                scripts[slug] = fixtures
+    problems |= await script_problems(scripts) if scripts else {}
+    return tuple(problem for slug in sorted(problems) for problem in problems[slug])
 
 
-def _problems(slug: str, file: str, files: Mapping[str, SourceFile]) -> Iterator[Problem]:
-    try:
-        fixtures = read_fixtures(slug, file, files)
-        if fixtures.script_file is not None:
-            from kapso_sync.emulator.workerd.d1 import Database  # few sources have SQL, and the module takes time to import
+async def script_problems(scripts: Mapping[str, Fixtures], budget: float = SQL_BUDGET) -> dict[str, tuple[Problem, ...]]:
+    """Return the problems of fixtures' SQL, by the slug of its function; all of it takes ``budget`` seconds at most."""
+    from kapso_sync.emulator.workerd.d1 import Database  # few sources have SQL, and the module takes time to import
 
-            load_script(Database(), fixtures)
-    except ManifestInvalid as error:
-        yield from error.problems
+    def load_all() -> dict[str, tuple[Problem, ...]]:
+        problems: dict[str, tuple[Problem, ...]] = {}
+        ends = time.monotonic() + budget
+        for slug, fixtures in scripts.items():
+            try:
+                load_script(database, fixtures, ends - time.monotonic())
+            except ManifestInvalid as error:
+                problems[slug] = error.problems
+        return problems
+
+    with contextlib.closing(Database()) as database:
+        # In a thread, so that a signal ends this at once: the thread ends with the database that it waits for.
+        return await asyncio.to_thread(load_all)
 
 
-def load_script(database: Database, fixtures: Fixtures) -> None:
-    """Fill ``env.DB`` with what the fixtures' SQL makes; raises `ManifestInvalid`."""
+def load_script(database: Database, fixtures: Fixtures, budget: float = SQL_BUDGET) -> None:
+    """Let ``env.DB`` be what the fixtures' SQL makes, in ``budget`` seconds at most; raises `ManifestInvalid`."""
     if fixtures.script_file is None:
         return
+    from kapso_sync.emulator.workerd.d1 import ScriptRefused
+    from kapso_sync.emulator.workerd.sqlite_worker import LONGEST_QUERY
+
+    document = Document(fixtures.script_file, fixtures.script)
+    limits = f"a fixture's SQL may take {LONGEST_QUERY:g} s, and that of all fixtures {SQL_BUDGET:g} s together"
+    if budget <= 0:
+        said = "its SQL was not tried: that of the fixtures before it took too long"
+        raise ManifestInvalid([Problem("fixture", said, Location(document.file), limits)])
+    seconds = min(budget, LONGEST_QUERY)
+    started = time.monotonic()
     try:
-        database.load(fixtures.script)
-    except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
-        where = Location(fixtures.script_file)
-        raise ManifestInvalid([Problem("fixture", f"SQLite refuses it: {error}", where, "correct the SQL")]) from error
+        database.load(fixtures.script, seconds)
+    except ScriptRefused as error:
+        late = time.monotonic() - started >= seconds
+        said, hint = (
+            (f"its SQL did not end in {seconds:.2g} s", limits) if late else (f"SQLite refuses it: {error}", "correct the SQL")
+        )
+        where = Location(document.file, error.line, error.column)
+        raise ManifestInvalid([document.problem("fixture", said, where, hint)]) from error
 
 
 def load_values(store: KeyValues, fixtures: Fixtures) -> None:

@@ -34,7 +34,7 @@ def validate(context: CommandContext, args: ValidateArgs) -> int:
 
     async def work() -> int:
         report = await read_source(settings, context.event_bus(settings), types=args.types)
-        broken = fixture_problems(report.desired, report.files) if report.desired is not None else ()
+        broken = await fixture_problems(report.desired, report.files) if report.desired is not None else ()
         report = replace(report, problems=context.shown([*report.problems, *broken]))
         if args.json:
             context.stdout().document(_document(report))

@@ -255,7 +255,7 @@ def test_an_invalid_fixture_is_named_and_the_others_are_tested(flows: Path) -> N
     (flows / "order.fetch.yaml").write_text(FETCH, encoding="utf-8")
     (flows / "order.db.sql").write_text("CREATE TABEL people;\n", encoding="utf-8")
     ran = tried(flows, "--only", "order")
-    assert (ran.code, 'order.db.sql: SQLite refuses it: near "TABEL"' in ran.err) == (65, True)
+    assert (ran.code, 'order.db.sql:1:1: SQLite refuses it: near "TABEL"' in ran.err) == (65, True)
     assert kapso_sync("validate", str(flows)).err == ran.err
 
 

@@ -70,7 +70,7 @@ def test_validate_reads_the_fixtures_of_every_function(faulty: Path) -> None:
         ("unknown-key", "greet.fetch.yaml", 2, 3),
     ]
     (faulty / "greet.fetch.yaml").unlink()
-    assert "greet.db.sql: SQLite refuses it: no such table: c" in kapso_sync("validate", str(faulty)).err
+    assert "greet.db.sql:1:21: SQLite refuses it: no such table: c" in kapso_sync("validate", str(faulty)).err
 
 
 def test_an_unusable_file_is_not_reported_as_unlisted(tmp_path: Path) -> None:

@@ -390,6 +390,21 @@ async def test_shutdown_does_not_wait_for_running_calls(runtime: WorkerdRuntime)
     assert time.monotonic() - begun < 3
 
 
+async def test_shutdown_ends_queries_that_run_and_tells_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """`test` ends so when a check has run out of time, and a traceback would be all over its results."""
+    endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT max(x) FROM c"
+    code = (
+        f'async function handler(request, env) {{ await Promise.all([1, 2].map(() => env.DB.prepare("{endless}").first())); }}'
+    )
+    async with contextlib.AsyncExitStack() as stack:
+        runtime = await stack.enter_async_context(workerd_runtime(binary(), clock=SystemClock()))
+        assert (await runtime.run(call(code, timeout=0.1))).status == 504
+        started = time.monotonic()
+        await stack.aclose()
+    assert time.monotonic() - started < 3
+    assert not caplog.records
+
+
 async def test_a_workerd_that_does_not_start_is_reported(tmp_path: Path) -> None:
     """Deployments fail and calls are refused with its own message, at once, without starting it again and again."""
     broken = tmp_path / "workerd"

@@ -1,16 +1,15 @@
-"""The database ``env.DB`` of functions: SQLite in memory stands in for Cloudflare's D1, one for the project.
-
-Functions' code sends SQL. So SQLite opens no file, takes no time without end, and holds no more than its limits.
-"""
+"""The database ``env.DB`` of functions: SQLite in memory stands in for Cloudflare's D1, one for the project."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import socket
-import sqlite3
-import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -19,184 +18,141 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kapso_sync.emulator.serving import serving
-from kapso_sync.emulator.values import Json, JsonObject, dump_json, parse_json
+from kapso_sync.emulator.values import dump_json, parse_json
+from kapso_sync.emulator.workerd import sqlite_worker
+from kapso_sync.emulator.workerd.sqlite_worker import ANSWER, JOB, LONGEST_QUERY, too_long
 
-LONGEST_QUERY = 5.0
-"""Seconds; D1 allows 30: https://developers.cloudflare.com/d1/platform/limits/"""
-LARGEST_VALUE = 2_000_000
-"""Most bytes of a text, a blob or a row, as D1 has it; also of a statement, of which D1 takes less."""
-MOST_PARAMETERS = 100
-MOST_ROWS = 10_000
-LARGEST_RESULT = 8 * 1024 * 1024
-MOST_PAGES = 16 * 1024
-"""Most pages of 4 KiB, 64 MiB together."""
-LARGEST_HEAP = 192 * 1024 * 1024
-"""Most bytes that SQLite takes in this process, for all databases and what queries make of them."""
-STEPS = 1000
-"""Number of SQLite's steps between two looks at the time; one that makes a large value takes milliseconds."""
 
-_PRAGMAS = frozenset(
-    {"defer_foreign_keys", "foreign_keys", "index_info", "index_list", "table_info", "table_list", "table_xinfo"}
-)
-_FORBIDDEN = frozenset({sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH, sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_SAVEPOINT})
-_LIMITS = {
-    sqlite3.SQLITE_LIMIT_LENGTH: LARGEST_VALUE,
-    sqlite3.SQLITE_LIMIT_SQL_LENGTH: LARGEST_VALUE,
-    sqlite3.SQLITE_LIMIT_ATTACHED: 0,
-    sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER: MOST_PARAMETERS,
-}
+class ScriptRefused(Exception):
+    """A script failed, in the statement that begins at ``line`` and ``column``, counted from 1; 0 if that is not known."""
 
-Statement = tuple[str, Sequence[object]]
-"""SQL and the values of its parameters."""
+    def __init__(self, message: str, line: int = 0, column: int = 0) -> None:
+        super().__init__(message)
+        self.line = line
+        self.column = column
+
+
+class DatabaseEnded(Exception):
+    """The process of the database ended before it answered, and what the database had is gone."""
 
 
 class Database:
-    """A database that begins empty."""
+    """A database that begins empty, in a process of its own, which starts with the first query.
+
+    Any thread may call it; the others wait.
+    """
 
     def __init__(self) -> None:
-        self._db: sqlite3.Connection | None = None
-        self._ours = False
-        self._ends = 0.0
+        self._one_at_a_time = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._cleared = False
+        self._closed = False
 
     def clear(self) -> None:
-        """Forget everything."""
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        """Forget everything, and end a query that runs."""
+        self._cleared = True
+        if self._one_at_a_time.locked():
+            self._kill()
 
-    def load(self, script: str) -> None:
-        """Run a script of statements; raises `sqlite3.Error`."""
-        with _bounded():
-            self._connected().executescript(script)
+    def close(self) -> None:
+        """End the process, whatever it does; there are no queries after that."""
+        self._closed = True
+        self._kill()
+        with self._one_at_a_time:
+            self._forget_process()
 
-    def query(self, statements: Sequence[Statement]) -> list[JsonObject]:
-        """Run statements, all of them or none, and return their results; raises `sqlite3.Error`."""
-        with _bounded():
-            return self._query(statements)
-
-    def _query(self, statements: Sequence[Statement]) -> list[JsonObject]:
-        db = self._connected()
-        self._transaction(db, "BEGIN")
+    def load(self, script: str, seconds: float = LONGEST_QUERY) -> None:
+        """Run a script of statements in an empty database; raises `ScriptRefused`."""
         try:
-            results = [self._one(db, sql, values) for sql, values in statements]
-        except BaseException:
-            self._transaction(db, "ROLLBACK")
-            raise
-        self._transaction(db, "COMMIT")
-        return results
+            answer = parse_json(self.ask(dump_json({"do": "load", "statements": [[script, []]]}), seconds))
+        except DatabaseEnded as error:
+            raise ScriptRefused(str(error)) from error
+        match answer:
+            case {"reason": str(reason), "place": [int(line), int(column)]}:
+                raise ScriptRefused(reason, line, column)
 
-    def execute(self, script: str) -> list[JsonObject]:
-        """Run a script and return the number of its statements; raises `sqlite3.Error`."""
-        started = time.monotonic()
-        self.load(script)
-        count = sum(1 for part in script.split(";") if part.strip())
-        return [{"count": count, "meta": {"duration": _milliseconds(started)}}]
+    def ask(self, job: bytes, seconds: float = LONGEST_QUERY) -> bytes:
+        """Return the answer to a job, both JSON, as `sqlite_worker` has them; raises `DatabaseEnded`."""
+        with self._one_at_a_time:
+            if self._cleared:
+                self._cleared = False
+                self._forget_process()
+            try:
+                return self._exchange(job, seconds)
+            except OSError as error:
+                raise self._ended(seconds) from error
 
-    def _one(self, db: sqlite3.Connection, sql: str, values: Sequence[object]) -> JsonObject:
-        started, before = time.monotonic(), db.total_changes
-        cursor = db.execute(sql, values)
-        rows, size = [], 0
-        for row in cursor:
-            rows.append(row)
-            size += sum(len(value) if isinstance(value, str | bytes) else 8 for value in row)
-            if len(rows) > MOST_ROWS or size > LARGEST_RESULT:
-                raise sqlite3.OperationalError(f"a result has at most {MOST_ROWS} rows and {LARGEST_RESULT} bytes here")
-        changes = db.total_changes - before
-        columns: list[Json] = [column[0] for column in cursor.description or ()]
-        meta: JsonObject = {
-            "duration": _milliseconds(started),
-            "changes": changes,
-            "last_row_id": cursor.lastrowid or 0,
-            "changed_db": changes > 0,
-            "rows_read": len(rows),
-            "rows_written": changes,
-        }
-        shown: list[Json] = [[_shown(value) for value in row] for row in rows]
-        return {"columns": columns, "rows": shown, "meta": meta}
+    def _exchange(self, job: bytes, seconds: float) -> bytes:
+        if self._process is None and not self._closed:
+            self._process = _start()
+        if self._closed:  # here, since `close` kills only a process that it sees
+            raise DatabaseEnded("the database is closed")
+        if self._process is None or self._process.stdin is None or self._process.stdout is None:
+            raise AssertionError
+        jobs, answers = self._process.stdin, self._process.stdout
+        jobs.write(JOB.pack(seconds, len(job)) + job)
+        jobs.flush()
+        head = answers.read(ANSWER.size)
+        length = ANSWER.unpack(head)[0] if len(head) == ANSWER.size else 0
+        answer = answers.read(length)
+        if not length or len(answer) < length:
+            raise self._ended(seconds)
+        return answer
 
-    def _transaction(self, db: sqlite3.Connection, what: str) -> None:
-        self._ours = True
-        try:
-            if what == "BEGIN" or db.in_transaction:
-                db.execute(what)
-        finally:
-            self._ours = False
+    def _ended(self, seconds: float) -> DatabaseEnded:
+        status = self._forget_process()
+        return DatabaseEnded(too_long(seconds) if status == -signal.SIGALRM else "the process of the database ended")
 
-    def _connected(self) -> sqlite3.Connection:
-        self._ends = time.monotonic() + LONGEST_QUERY
-        if self._db is None:
-            # A cached statement is not authorized again, so nothing is cached: functions could end our transactions.
-            db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=0)
-            for limit, value in _LIMITS.items():
-                db.setlimit(limit, value)
-            db.execute(f"PRAGMA max_page_count = {MOST_PAGES}")
-            db.execute(f"PRAGMA hard_heap_limit = {LARGEST_HEAP}")
-            db.execute("PRAGMA foreign_keys = ON")
-            db.set_authorizer(self._may)
-            db.set_progress_handler(lambda: time.monotonic() > self._ends, STEPS)
-            self._db = db
-        return self._db
+    def _kill(self) -> None:
+        process = self._process
+        if process is not None:
+            process.kill()
 
-    def _may(self, action: int, first: str | None, second: str | None, *_: object) -> int:
-        forbidden = (
-            (action in _FORBIDDEN and not self._ours)
-            or (action == sqlite3.SQLITE_PRAGMA and first not in _PRAGMAS)
-            or (action == sqlite3.SQLITE_FUNCTION and second == "load_extension")
-        )
-        return sqlite3.SQLITE_DENY if forbidden else sqlite3.SQLITE_OK
+    def _forget_process(self) -> int | None:
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        process.kill()
+        with contextlib.suppress(BrokenPipeError), process:
+            pass
+        return process.returncode
 
 
 @contextlib.asynccontextmanager
 async def serving_db(database: Database, path: Path) -> AsyncIterator[None]:
-    """Serve a database on a Unix socket at ``path``, one request at a time."""
-    one_at_a_time = asyncio.Lock()
+    """Serve a database on a Unix socket at ``path``, one request at a time; it is closed at the end."""
+    one_at_a_time = asyncio.Lock()  # so that those that wait hold no thread
 
     async def answer(request: Request) -> Response:
-        job = parse_json(await request.body())
+        job = await request.body()
         async with one_at_a_time:
-            return Response(dump_json(await asyncio.to_thread(_answer, database, job)))
+            return Response(await asyncio.to_thread(_answer, database, job))
 
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
         async with serving(Starlette(routes=[Route("/", answer, methods=["POST"])]), listener):
-            yield
+            try:
+                yield
+            finally:
+                database.close()  # first, so that no request still waits for it
 
 
-@contextlib.contextmanager
-def _bounded() -> Iterator[None]:
-    """Raise `sqlite3.OperationalError` where SQLite has no memory left."""
+def _answer(database: Database, job: bytes) -> bytes:
     try:
-        yield
-    except MemoryError as error:
-        raise sqlite3.OperationalError(f"a query takes at most {LARGEST_HEAP // 2**20} MiB here") from error
+        return database.ask(job)
+    except DatabaseEnded as error:
+        return dump_json({"error": f"{error}: SQLITE_ERROR"})
 
 
-def _answer(database: Database, job: Json) -> JsonObject:
-    try:
-        if not isinstance(job, dict) or not isinstance(job.get("statements"), list):
-            return {"error": "the request is not a query"}
-        statements = [_statement(item) for item in job["statements"]]  # type: ignore[union-attr]
-        if job.get("do") == "exec":
-            results = database.execute("".join(sql for sql, _ in statements))
-        else:
-            results = database.query(statements)
-    except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError) as error:
-        return {"error": f"{error}: SQLITE_ERROR"}
-    return {"results": [*results]}
-
-
-def _statement(item: Json) -> Statement:
-    match item:
-        case [str(sql), list(values)]:
-            return sql, [bytes(value["blob"]) if isinstance(value, dict) else value for value in values]  # type: ignore[arg-type]
-        case _:
-            raise ValueError("the request has no statement")
-
-
-def _shown(value: object) -> Json:
-    return list(value) if isinstance(value, bytes) else value  # type: ignore[return-value]
-
-
-def _milliseconds(started: float) -> float:
-    return round((time.monotonic() - started) * 1000, 3)
+def _start() -> subprocess.Popen[bytes]:
+    """Start the process. It ends with its input, so with this process, and a signal of the terminal does not reach it."""
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", sqlite_worker.__file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={},
+        cwd="/",
+        start_new_session=True,
+    )

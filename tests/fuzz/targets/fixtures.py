@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from kapso_sync.cli.fixtures import load_script, load_values, outbound_of
 from kapso_sync.emulator.clock import SystemClock
 from kapso_sync.emulator.values import dump_json, parse_json
@@ -28,7 +30,8 @@ def run(data: bytes) -> None:
     files = {path: SourceFile(path, content) for path, content in unpack(data) if len(content) <= MAX_BYTES}
     try:
         fixtures = read_fixtures("greet", "greet.js", files)
-        load_script(Database(), fixtures)
+        with contextlib.closing(Database()) as database:
+            load_script(database, fixtures)
     except ManifestInvalid as error:
         print_error(error)
         return
