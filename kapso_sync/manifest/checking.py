@@ -8,6 +8,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, RootModel, ValidationError
@@ -56,11 +57,22 @@ def check(document: Document, model: type[_Model]) -> _Model | None:
             document.problems.append(
                 document.problem("empty", text, document.location(path, key=True), "give a value, or remove the key")
             )
-    for path, text in document.ambiguous.items():
-        if path not in faulty:
-            what = f"{dotted(path)}: not every YAML reader takes {text} for text"
-            document.problems.append(document.problem("ambiguous", what, document.location(path), f'quote it: "{text}"'))
+    document.problems += ambiguities(document, faulty)
     return checked
+
+
+def ambiguities(document: Document, faulty: AbstractSet[Path] = frozenset()) -> list[Problem]:
+    """Return the problems of scalars that YAML readers disagree on, without those of ``faulty`` values."""
+    return [
+        document.problem(
+            "ambiguous",
+            f"{dotted(path)}: not every YAML reader takes {text} for text",
+            document.location(path),
+            f'quote it: "{text}"',
+        )
+        for path, text in document.ambiguous.items()
+        if path not in faulty
+    ]
 
 
 def dotted(path: Path) -> str:
@@ -68,7 +80,7 @@ def dotted(path: Path) -> str:
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text or "the manifest"
+    return text or "the file"
 
 
 def shown(value: Json) -> str:

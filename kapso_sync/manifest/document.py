@@ -129,7 +129,7 @@ def _unreadable(file: str, code: str, message: str, line: int, hint: str) -> Doc
 def _check_json(document: Document) -> bool:
     """Check a JSON file by JSON's own rules; the YAML parser, which accepts JSON, then gives the positions."""
     try:
-        json.loads(document.text, parse_constant=_no_constant)
+        json.loads(document.text, parse_constant=_no_constant, parse_int=str)  # the reader names the place of a long one
     except RecursionError:
         document.problems.append(document.problem("too-deep", _TOO_DEEP, Location(document.file, 1, 1)))
         return False

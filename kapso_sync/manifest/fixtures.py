@@ -15,7 +15,7 @@ from pydantic import Field, JsonValue, RootModel, StringConstraints, model_valid
 from pydantic_core import PydanticCustomError
 
 from kapso_sync.errors import Location, ManifestInvalid, Problem
-from kapso_sync.manifest.checking import check
+from kapso_sync.manifest.checking import ambiguities, check
 from kapso_sync.manifest.document import read_document
 from kapso_sync.manifest.schema import HEADER_PATTERN, HeaderText, Strict
 from kapso_sync.model.functions import Json, canonical_json
@@ -150,6 +150,7 @@ def _values(name: str, content: bytes, problems: list[Problem]) -> Mapping[str, 
     problems += [
         Problem("value", f"expected a key of 1 to {MAX_KEY} bytes", document.location((key,), key=True)) for key in too_long
     ]
+    problems += ambiguities(document)
     return {key: _text(value) for key, value in document.value.items()}
 
 

@@ -39,7 +39,11 @@ def test_fixtures_are_read_beside_the_code_by_the_slug() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("greet.fetch.yaml", "url: x\n", "greet.fetch.yaml:1:1: the manifest: expected a list, got a mapping"),
+        ("greet.fetch.yaml", "url: x\n", "greet.fetch.yaml:1:1: the file: expected a list, got a mapping"),
+        ("greet.fetch.yaml", "", "greet.fetch.yaml:1:1: the file: expected a list, got nothing"),
+        ("greet.kv.yaml", "a: b\nc: yes\n", "greet.kv.yaml:2:4: c: not every YAML reader takes yes for text"),
+        ("greet.kv.yaml", "a: {b: [0o17]}\n", "greet.kv.yaml:1:9: a.b[0]: not every YAML reader takes 0o17 for text"),
+        ("greet.kv.json", f'{{"a": {"1" * 5001}}}', "greet.kv.json:1:7: a number of 5001 digits is not read"),
         ("greet.fetch.yaml", "- {url: x}\n", "greet.fetch.yaml:1:3: [0].answer: is required"),
         (
             "greet.fetch.yaml",
