@@ -129,6 +129,20 @@ def test_a_step_of_sqlite_that_takes_too_long_is_ended_with_its_process() -> Non
         assert b"no such table: a" in database.ask(SELECT_ALL)
 
 
+def test_a_query_that_waited_does_not_reach_the_next_database() -> None:
+    """A check that ran out of time leaves some; those of the next function's checks begin after `clear`."""
+    with contextlib.closing(Database()) as database:
+        before = database.generation
+        insert = dump_json({"do": "query", "statements": [["INSERT INTO a VALUES (1)", []]]})
+        database.load("CREATE TABLE a (b)")
+        assert b'"results"' in database.ask(insert, generation=before)
+        database.clear()
+        database.load("CREATE TABLE a (b)")
+        with pytest.raises(DatabaseEnded, match="emptied before the query"):
+            database.ask(insert, generation=before)
+        assert b'"rows":[]' in database.ask(SELECT_ALL)
+
+
 @pytest.mark.parametrize("end", [Database.clear, Database.close])
 def test_the_end_of_a_database_does_not_wait_for_a_query(end: Callable[[Database], None]) -> None:
     """`test` forgets it between two functions, and closes it at the end; a check has long given up by then."""
@@ -167,3 +181,11 @@ def test_a_script_counts_its_statements(database: SqliteDatabase) -> None:
     """Not the semicolons in texts, comments and triggers; rows may hold text that is not UTF-8."""
     (done,) = database.execute(f"{TRIGGER}; -- a;b\nINSERT INTO a VALUES ('c;d'); SELECT CAST(x'ff' AS TEXT);; -- end")
     assert done["count"] == 4
+
+
+def test_semicolons_in_texts_take_no_time(database: SqliteDatabase) -> None:
+    """A page's `&amp;` has one each time."""
+    started = time.monotonic()
+    text = "it''s &amp; " * 50_000
+    database.load(f"DROP TABLE people; VALUES ('{text}') /* ; */; SELECT \";\", `;`, [;] FROM (SELECT 1 AS [;])")  # noqa: S608 - ours
+    assert time.monotonic() - started < 1

@@ -45,12 +45,14 @@ class Database:
     def __init__(self) -> None:
         self._one_at_a_time = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._cleared = False
+        self._process_generation = 0
         self._closed = False
+        self.generation = 0
+        """How many times the database was cleared."""
 
     def clear(self) -> None:
         """Forget everything, and end a query that runs."""
-        self._cleared = True
+        self.generation += 1
         if self._one_at_a_time.locked():
             self._kill()
 
@@ -71,11 +73,16 @@ class Database:
             case {"reason": str(reason), "place": [int(line), int(column)]}:
                 raise ScriptRefused(reason, line, column)
 
-    def ask(self, job: bytes, seconds: float = LONGEST_QUERY) -> bytes:
-        """Return the answer to a job, both JSON, as `sqlite_worker` has them; raises `DatabaseEnded`."""
+    def ask(self, job: bytes, seconds: float = LONGEST_QUERY, generation: int | None = None) -> bytes:
+        """Return the answer to a job, both JSON, as `sqlite_worker` has them; raises `DatabaseEnded`.
+
+        ``generation``: the job is about the database as it was then, and is refused if that is gone.
+        """
         with self._one_at_a_time:
-            if self._cleared:
-                self._cleared = False
+            if generation not in {None, self.generation}:
+                raise DatabaseEnded("the database was emptied before the query")
+            if self._process_generation != self.generation:
+                self._process_generation = self.generation
                 self._forget_process()
             try:
                 return self._exchange(job, seconds)
@@ -124,9 +131,10 @@ async def serving_db(database: Database, path: Path) -> AsyncIterator[None]:
     one_at_a_time = asyncio.Lock()  # so that those that wait hold no thread
 
     async def answer(request: Request) -> Response:
+        generation = database.generation  # what waits here may be of a function that ran out of time, and is over
         job = await request.body()
         async with one_at_a_time:
-            return Response(await asyncio.to_thread(_answer, database, job))
+            return Response(await asyncio.to_thread(_answer, database, job, generation))
 
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
@@ -138,9 +146,9 @@ async def serving_db(database: Database, path: Path) -> AsyncIterator[None]:
                 database.close()  # first, so that no request still waits for it
 
 
-def _answer(database: Database, job: bytes) -> bytes:
+def _answer(database: Database, job: bytes, generation: int) -> bytes:
     try:
-        return database.ask(job)
+        return database.ask(job, generation=generation)
     except DatabaseEnded as error:
         return dump_json({"error": f"{error}: SQLITE_ERROR"})
 

@@ -59,6 +59,8 @@ _LIMITS = {
 
 _BLANK = re.compile(r"(?:\s+|--[^\n]*|/\*.*?\*/)*", re.DOTALL)
 """White space and comments before a statement."""
+_TOKEN = re.compile(r"""'[^']*'?|"[^"]*"?|`[^`]*`?|\[[^\]]*\]?|--[^\n]*|/\*.*?(?:\*/|\Z)|;""", re.DOTALL)
+"""A semicolon, and what may hold semicolons that end no statement."""
 
 Statement = tuple[str, Sequence[object]]
 """SQL and the values of its parameters."""
@@ -213,13 +215,15 @@ class SqliteDatabase:
 
 def _statements(script: str) -> Iterator[tuple[int, str]]:
     """Yield the statements of a script, each with its place: SQLite's errors name none."""
-    start = end = _after_blank(script, 0)
-    while start < len(script):
-        end = script.find(";", end) + 1 or len(script)
-        if end == len(script) or sqlite3.complete_statement(script[start:end]):
+    start = _after_blank(script, 0)
+    for found in _TOKEN.finditer(script):
+        end = found.end()
+        if found[0] == ";" and sqlite3.complete_statement(script[start:end]):  # else it is one of a trigger's
             if script[start:end] != ";":
                 yield start, script[start:end]
-            start = end = _after_blank(script, end)
+            start = _after_blank(script, end)
+    if start < len(script):
+        yield start, script[start:]
 
 
 def _after_blank(script: str, place: int) -> int:
