@@ -140,6 +140,6 @@ def _frame(line: str) -> re.Match[str] | None:
 
 
 def _plain_name(name: str) -> str | None:
-    """Return the name of a frame's function: ``total`` of ``async Order.total [as sum]``; None if it is no plain word."""
+    """Return the function's name in a frame, such as ``total`` in ``async Order.total [as sum]``, or None if it is no word."""
     plain = _ALIAS.sub("", name).rpartition(" ")[2].rpartition(".")[2]
     return plain if _IDENTIFIER.fullmatch(plain) else None

@@ -111,7 +111,7 @@ def _read_backup(folder: Path, slug: str, function_id: str | None, backup_id: st
 
 
 def _former(backups: Sequence[Backup], live: Version | None) -> Backup | None:
-    """Return the newest backup of other code than runs; of what failed and was rolled back only where there is no other."""
+    """Return the newest backup whose code differs from what runs; code that was rolled back counts if there is no other."""
     if live is None:
         return None
     others = [each for each in backups if each.code is not None and code_hash(each.code) != code_hash(live.code)]

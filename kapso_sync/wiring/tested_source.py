@@ -171,7 +171,7 @@ def _up_to(folder: Path, root: Path) -> Iterator[Path]:
 
 
 def _differs(commit: Commit, name: str, path: Path) -> bool:
-    """Return whether a file is otherwise than in a commit; what is no regular file, or too large to be read, always is."""
+    """Return whether a file differs from that in a commit; a link, a device or a file that is too large always does."""
     try:
         then = commit.tree / name
     except KeyError:

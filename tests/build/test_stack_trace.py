@@ -69,7 +69,7 @@ def test_a_column_within_a_wide_character_is_the_place_behind_it() -> None:
 
 
 def test_a_function_cannot_make_its_traces_costly() -> None:
-    """Whoever logs a trace wrote the code as well: the name, nearly, on each of many lines, or a line that is all the code."""
+    """A hostile author writes the code too: a name that almost matches on many lines, or all the code in one line."""
     started = time.process_time()
     many = "/*" + "ab" * 20 + "xhandlerx*/\n"
     for code, line, column in (

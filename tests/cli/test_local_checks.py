@@ -238,7 +238,7 @@ def test_a_revision_may_be_spelled_as_git_takes_one_commit(flows: Path, spelled:
 
 @pytest.mark.parametrize("target", ["/dev/zero", "package-lock.json"])
 def test_no_link_is_followed_to_see_whether_packages_changed(flows: Path, target: str) -> None:
-    """Whoever may push could name a file without an end; what cannot be read counts as changed."""
+    """A pushed link may name a file that never ends. A file that cannot be read counts as changed."""
     (flows / "package.json").symlink_to(target)
     os.mkfifo(flows / "package-lock.json")
     assert tried(flows, "--changed-since", "HEAD").code == 0

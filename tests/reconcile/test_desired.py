@@ -29,7 +29,7 @@ CHANGES: Mapping[str, Mapping[str, bytes | None]] = {
     "nothing": {},
     "code": {"a.js": CODE.replace(b"'a'", b"'b'")},
     "code that is broken": {"a.js": b"async function handler( {"},
-    "code that is no text": {"a.js": b"\xff"},
+    "code that is not UTF-8": {"a.js": b"\xff"},
     "code that imports": {"a.js": b"import './lib.js';\n" + CODE, "lib.js": b"\n"},
     "code that may not be read": {"a.js": None},
     "one for true": {"manifest.yaml": MANIFEST.replace(b"limit: 1", b"limit: true")},

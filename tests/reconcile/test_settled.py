@@ -11,7 +11,7 @@ from kapso_sync.model.functions import DeploymentStatus, Json, RemoteFunction
 from kapso_sync.model.plan import NoChange, Plan, Policy
 from kapso_sync.model.state import DeploymentWatch, InventoryRecord, ReconcilerState, WatchFinding
 from kapso_sync.reconcile.plan.intents import resolve_intents
-from kapso_sync.reconcile.plan.planner import make_plan, plan_in_slices
+from kapso_sync.reconcile.plan.planner import make_plan
 from kapso_sync.reconcile.plan.secrets import SecretListing
 from kapso_sync.reconcile.plan.settled import SettledSteps
 from tests.builders import CODE_B, DAWN, OWNER, POLICY, desired, memory, moment, owned, remote, want
@@ -52,15 +52,7 @@ class World:
         observed = resolve_intents((self.on_kapso, *self.beside), state, OWNER)
         secrets = {} if self.listing is None else {self.on_kapso.id: self.listing}
         observed = replace(observed, secrets=secrets)
-        if settled is None:
-            return make_plan(self.git, observed, self.policy)
-        planning = plan_in_slices(self.git, observed, self.policy, settled)
-        while True:
-            try:
-                next(planning)
-            except StopIteration as end:
-                plan: Plan = end.value
-                return plan
+        return make_plan(self.git, observed, self.policy, settled)
 
 
 def in_sync() -> World:

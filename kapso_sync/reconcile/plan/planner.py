@@ -84,9 +84,12 @@ OSCILLATION_LIMIT = 3
 """After this many corrections in a row that were undone, drift is not corrected any more."""
 
 
-def make_plan(desired: Desired, observed: Observed, policy: Policy) -> Plan:
-    """Return the plan: one step, with reasons, for every function of git and every function that we own."""
-    planning = plan_in_slices(desired, observed, policy)
+def make_plan(desired: Desired, observed: Observed, policy: Policy, settled: SettledSteps | None = None) -> Plan:
+    """Return the plan: one step, with reasons, for every function of git and every function that we own.
+
+    ``settled`` is as in `plan_in_slices`.
+    """
+    planning = plan_in_slices(desired, observed, policy, settled)
     while True:
         try:
             next(planning)
