@@ -111,6 +111,15 @@ class Problem:
         return f"{self.location}: {self.message}" if self.location else self.message
 
 
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A warning: the pass continues, but a person should know about it. ``code`` is stable and kebab-case."""
+
+    code: str
+    message: str
+    location: Location | None = None
+
+
 class KapsoSyncError(Exception):
     """Base class of all errors, with a one-line ``message`` for the user and a ``hint`` that says what to do.
 

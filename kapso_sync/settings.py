@@ -16,9 +16,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 
 from kapso_sync.credentials import MASKED
 from kapso_sync.env_file import EnvFile, parse_env_file
-from kapso_sync.errors import ConfigError
-from kapso_sync.model.desired import Contract, DriftPolicy, Notice
-from kapso_sync.model.plan import AdoptPolicy, MaxDelete, UnknownSecrets
+from kapso_sync.errors import ConfigError, Notice
+from kapso_sync.model.policies import AdoptPolicy, Contract, DriftPolicy, MaxDelete, UnknownSecrets
 from kapso_sync.mounted_files import header_value, read_mounted_text
 from kapso_sync.units import parse_duration, parse_percentage
 

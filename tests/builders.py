@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from kapso_sync.errors import Location, Problem
-from kapso_sync.model.desired import Contract, Desired, DesiredFunction, DriftPolicy, Entry, UnusableFunction
+from kapso_sync.model.desired import Desired, DesiredFunction, Entry, UnusableFunction
 from kapso_sync.model.functions import CODE, Content, DeploymentStatus, Json, RemoteFunction, code_hash
 from kapso_sync.model.ownership import mark_for
-from kapso_sync.model.plan import MaxDelete, Policy
+from kapso_sync.model.plan import Policy
+from kapso_sync.model.policies import Contract, DriftPolicy, MaxDelete
 from kapso_sync.model.source import Revision
 from kapso_sync.model.state import Intent, InventoryRecord, LiveContent, ReconcilerState
 from kapso_sync.reconcile.plan.comparison import runtime_content

@@ -34,9 +34,11 @@ from kapso_sync.build.rules import (
 )
 from kapso_sync.build.shapes import Shapes
 from kapso_sync.build.syntax import Grammar, Place
+from kapso_sync.errors import Notice
 from kapso_sync.model.builds import BuildStore, Built, NoBuilds
-from kapso_sync.model.desired import CodeStyle, Contract, DesiredFunction, Entry, Notice, UnusableFunction
+from kapso_sync.model.desired import CodeStyle, DesiredFunction, Entry, UnusableFunction
 from kapso_sync.model.functions import FunctionType
+from kapso_sync.model.policies import Contract
 from kapso_sync.model.source import CODE_SUFFIXES, Above, SourceFile
 from kapso_sync.tools import VERSION, ToolMissing
 

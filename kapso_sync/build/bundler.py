@@ -27,10 +27,10 @@ from kapso_sync.build.sourcemap import make_bundle_map
 from kapso_sync.build.syntax import Place
 from kapso_sync.build.tsconfig import NAME as TSCONFIG
 from kapso_sync.build.wrapping import appended, finished, wrapper
-from kapso_sync.errors import Location
+from kapso_sync.errors import Location, Notice
 from kapso_sync.files import read_beneath, resolve_beneath
 from kapso_sync.model.builds import Built
-from kapso_sync.model.desired import BundledPackage, Notice
+from kapso_sync.model.desired import BundledPackage
 from kapso_sync.process import run_process
 from kapso_sync.tools import VERSION, ToolMissing, ToolPlaces
 

@@ -10,8 +10,7 @@ from kapso_sync.build.diagnostics import Diagnostic
 from kapso_sync.build.packages import NODE_BUILT_INS
 from kapso_sync.build.rules import syntax_diagnostic
 from kapso_sync.build.syntax import Place
-from kapso_sync.errors import Location
-from kapso_sync.model.desired import Notice
+from kapso_sync.errors import Location, Notice
 
 _LOADED = re.compile(r"(?:npm|jsr|node|https?|data|blob):", re.IGNORECASE)
 """Schemes that Deno loads by itself. Source: https://docs.deno.com/runtime/fundamentals/modules/"""

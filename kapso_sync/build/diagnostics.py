@@ -7,8 +7,7 @@ import unicodedata
 from dataclasses import dataclass, replace
 
 from kapso_sync.build.syntax import Place
-from kapso_sync.errors import Location, Problem
-from kapso_sync.model.desired import Notice
+from kapso_sync.errors import Location, Notice, Problem
 
 _HEAD = re.compile(r"^[✘▲] \[(ERROR|WARNING)\] (.*?)(?: \[([a-z0-9-]+)\])?$")
 _PLACE = re.compile(r"^    (\S.*?):(\d+):(\d+):$")

@@ -8,8 +8,7 @@ from kapso_sync.build.contract import PARAMETERS, Shape, Style
 from kapso_sync.build.diagnostics import Diagnostic
 from kapso_sync.build.graph import Closure
 from kapso_sync.build.syntax import Place
-from kapso_sync.errors import Location
-from kapso_sync.model.desired import Notice
+from kapso_sync.errors import Location, Notice
 
 MAX_CODE_BYTES = 2**20
 """Largest code that is uploaded, in bytes. Source: Kapso's documentation says 1 megabyte; whether 10^6 or 2^20 is not known."""

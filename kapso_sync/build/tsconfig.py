@@ -13,8 +13,7 @@ from kapso_sync.build.diagnostics import Diagnostic
 from kapso_sync.build.encoding import encoding_diagnostic
 from kapso_sync.build.nearest import Surroundings
 from kapso_sync.build.syntax import Grammar, Place, first_error, is_nested_too_deeply, member, nodes, parse, place
-from kapso_sync.errors import Location
-from kapso_sync.model.desired import Notice
+from kapso_sync.errors import Location, Notice
 from kapso_sync.model.source import Above, SourceFile
 
 NAME = "tsconfig.json"

@@ -11,8 +11,7 @@ from kapso_sync.build.diagnostics import Diagnostic
 from kapso_sync.build.packages import MODULES, Packages
 from kapso_sync.build.syntax import Place
 from kapso_sync.build.tsconfig import NAME
-from kapso_sync.errors import Problem
-from kapso_sync.model.desired import Notice
+from kapso_sync.errors import Notice, Problem
 from kapso_sync.process import Ended, run_process
 
 TSC_TIMEOUT = 180.0

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.fixtures import fixture_problems
 from kapso_sync.cli.runner import print_problems, run_to_end
-from kapso_sync.errors import ExitCode, Location, Problem, UsageError
-from kapso_sync.model.desired import Notice
+from kapso_sync.errors import ExitCode, Location, Notice, Problem, UsageError
 from kapso_sync.model.functions import Json
 from kapso_sync.plurals import counted
 from kapso_sync.visible import visible

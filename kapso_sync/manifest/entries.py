@@ -16,9 +16,7 @@ from kapso_sync.model.desired import (
     Check,
     CheckMethod,
     CheckSignature,
-    Contract,
     DotenvSecret,
-    DriftPolicy,
     Entry,
     EnvSecret,
     FileSecret,
@@ -29,6 +27,7 @@ from kapso_sync.model.desired import (
 )
 from kapso_sync.model.functions import DESCRIPTION, FIELDS, Json, canonical_json
 from kapso_sync.model.ownership import without_marks
+from kapso_sync.model.policies import Contract, DriftPolicy
 from kapso_sync.model.source import CODE_SUFFIXES, NOT_FOLLOWED, Snapshot, SourceFile, refused_parent
 from kapso_sync.units import parse_duration, parse_percentage
 

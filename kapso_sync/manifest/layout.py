@@ -9,13 +9,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from kapso_sync.errors import Location, Problem, first_problems
+from kapso_sync.errors import Location, Notice, Problem, first_problems
 from kapso_sync.manifest.checking import check, did_you_mean
 from kapso_sync.manifest.document import Document, read_document
 from kapso_sync.manifest.entries import path_problem
 from kapso_sync.manifest.schema import FolderModel, ManifestModel
 from kapso_sync.manifest.text import Edit, edited
-from kapso_sync.model.desired import Notice
 from kapso_sync.model.functions import Json, is_slug, same_json
 from kapso_sync.model.source import FUNCTION_FILE, MANIFEST_NAMES, SourceFile
 

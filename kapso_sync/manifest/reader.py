@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from kapso_sync.credentials import CREDENTIAL
-from kapso_sync.errors import Location, ManifestInvalid, Problem
+from kapso_sync.errors import Location, ManifestInvalid, Notice, Problem
 from kapso_sync.manifest.checking import check
 from kapso_sync.manifest.document import Document, Path, read_document
 from kapso_sync.manifest.entries import (
@@ -28,7 +28,7 @@ from kapso_sync.manifest.environments import Declared, declared, environment_pro
 from kapso_sync.manifest.layout import CliFolder, folder_notices, read_folders
 from kapso_sync.manifest.misnamed import MisnamedFile, find_misnamed
 from kapso_sync.manifest.schema import EntryModel, ManifestModel
-from kapso_sync.model.desired import Entry, Manifest, Notice, PlainSecret, RolloutPolicy
+from kapso_sync.model.desired import Entry, Manifest, PlainSecret, RolloutPolicy
 from kapso_sync.model.functions import canonical_json
 from kapso_sync.model.ownership import without_marks
 from kapso_sync.model.source import CODE_SUFFIXES, DEFAULT_FOLDER, FUNCTION_FILE, MANIFEST_NAMES, Snapshot, SourceFile

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from kapso_sync.model.desired import BundledPackage, Notice
+from kapso_sync.errors import Notice
+from kapso_sync.model.desired import BundledPackage
 
 
 @dataclass(frozen=True, slots=True)

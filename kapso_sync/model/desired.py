@@ -10,7 +10,7 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kapso_sync.errors import Location, Problem
+from kapso_sync.errors import Location, Notice, Problem
 from kapso_sync.model.functions import (
     CODE,
     RUNTIME_CONTENT,
@@ -23,22 +23,8 @@ from kapso_sync.model.functions import (
     is_json_text,
     parse_json_text,
 )
+from kapso_sync.model.policies import Contract, DriftPolicy
 from kapso_sync.model.source import Revision
-
-
-class Contract(enum.StrEnum):
-    """How a file presents its handler to Kapso: a top-level ``handler``, or ``export default``."""
-
-    AUTO = "auto"
-    SCRIPT = "script"
-    MODULE = "module"
-
-
-class DriftPolicy(enum.StrEnum):
-    """What to do about a change made on Kapso: write git's version back, or only report it."""
-
-    CORRECT = "correct"
-    REPORT = "report"
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,15 +228,6 @@ class Entry:
     def function_type(self) -> FunctionType:
         """The managed function type, or Kapso's default for new functions."""
         return FunctionType(str(self.fields.get("function_type", FunctionType.CLOUDFLARE_WORKER)))
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """A warning: the pass continues, but a person should know about it. ``code`` is stable and kebab-case."""
-
-    code: str
-    message: str
-    location: Location | None = None
 
 
 @dataclass(frozen=True, slots=True)

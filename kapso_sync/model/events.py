@@ -11,7 +11,7 @@ import dataclasses
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, dataclass_transform
+from typing import ClassVar, Self, dataclass_transform
 
 
 class Level(enum.StrEnum):
@@ -32,13 +32,35 @@ class Event:
     level: ClassVar[Level] = Level.INFO
 
     def __init_subclass__(cls, *, name: str | None = None, level: Level | None = None) -> None:
-        """Make the subclass a dataclass, and set its name and level where they are given."""
+        """Set the subclass's name and level where they are given."""
         super().__init_subclass__()
         if name is not None:
             cls.name = name
         if level is not None:
             cls.level = level
-        dataclass(frozen=True, kw_only=True)(cls)
+
+    def __new__(cls, **_: object) -> Self:
+        """Return an event that ``__init__`` has yet to fill.
+
+        A class becomes a dataclass when it first has an event: to make all of them takes longer than most commands need for
+        everything else that they load, and a pass that finds nothing to do has five kinds of events.
+        """
+        _complete(cls)
+        return super().__new__(cls)
+
+
+def _complete(kind: type[Event]) -> None:
+    """Make a kind of event a dataclass, and those that it is derived from, unless they are."""
+    if "__dataclass_fields__" not in vars(kind):
+        for base in kind.__bases__:
+            _complete(base)
+        dataclass(frozen=True, kw_only=True)(kind)
+
+
+def declared_fields(kind: type[Event]) -> tuple[dataclasses.Field[object], ...]:
+    """Return the fields of a kind of event, as `dataclasses.fields` does for an event."""
+    _complete(kind)
+    return dataclasses.fields(kind)
 
 
 Listener = Callable[[Event], None]
@@ -61,7 +83,7 @@ def event_of(name: str, record: Mapping[str, object]) -> Event | None:
         pending += kind.__subclasses__()
         if getattr(kind, "name", None) != name:
             continue
-        names = {item.name for item in dataclasses.fields(kind)}
+        names = {item.name for item in declared_fields(kind)}
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items() if key in names}
         with contextlib.suppress(TypeError):
             return kind(**values)

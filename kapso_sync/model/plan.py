@@ -10,19 +10,12 @@ from datetime import datetime
 from typing import ClassVar
 
 from kapso_sync.advice import Advise
-from kapso_sync.errors import Problem
-from kapso_sync.model.desired import (
-    BundledPackage,
-    DesiredFunction,
-    DriftPolicy,
-    Notice,
-    RolloutPolicy,
-    SecretValue,
-    WatchPolicy,
-)
+from kapso_sync.errors import Notice, Problem
+from kapso_sync.model.desired import BundledPackage, DesiredFunction, RolloutPolicy, SecretValue, WatchPolicy
 from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.functions import DESCRIPTION, Json, RemoteFunction, canonical_json, code_hash, content_hash
 from kapso_sync.model.ownership import without_digests
+from kapso_sync.model.policies import AdoptPolicy, DriftPolicy, UnknownSecrets
 from kapso_sync.model.source import Revision
 from kapso_sync.model.state import InventoryRecord, KnownSecrets, LiveContent, MissingFunction, Quarantine, RenameRecord
 
@@ -35,25 +28,6 @@ class Origin(enum.StrEnum):
     CONFLICT = "conflict"
     RECOVERY = "recovery"
     NEW = "new"
-
-
-class AdoptPolicy(enum.StrEnum):
-    """What to do with a function on Kapso that is unowned and has a slug from git."""
-
-    IDENTICAL = "identical"
-    ALWAYS = "always"
-    NEVER = "never"
-
-
-class UnknownSecrets(enum.StrEnum):
-    """The policy for deployments of a function with secrets on Kapso that have no value in git.
-
-    ``AUTO`` allows or blocks by whether this API base was observed to keep secrets across deployments, and allows until then.
-    """
-
-    AUTO = "auto"
-    ALLOW = "allow"
-    BLOCK = "block"
 
 
 @dataclass(frozen=True, slots=True)
@@ -513,21 +487,3 @@ def _fingerprint(step: Step) -> Json:
         # What the mark says of the last write depends on what this process remembers of it; the rest does not.
         writes[DESCRIPTION] = without_digests(text)
     return [step.slug, step.action, step.function_id, step.deploys, content_hash(writes), step.remote_hash, *names]
-
-
-@dataclass(frozen=True, slots=True)
-class MaxDelete:
-    """A number of functions, or a percentage of the owned ones."""
-
-    amount: int
-    percent: bool = False
-
-    def limit(self, owned: int) -> int:
-        """Return the number allowed; a percentage rounds down, but at least one is allowed."""
-        if not self.percent:
-            return self.amount
-        return max(1, owned * self.amount // 100)
-
-    def __str__(self) -> str:
-        """The spelling that settings use."""
-        return f"{self.amount}%" if self.percent else str(self.amount)

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kapso_sync.model.desired import Notice
+from kapso_sync.errors import Notice
 from kapso_sync.model.functions import RemoteFunction
 from kapso_sync.model.source import FUNCTION_FILE, SourceFile
 

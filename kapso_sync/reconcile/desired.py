@@ -11,19 +11,10 @@ from typing import Protocol
 
 from kapso_sync.aio import until_end
 from kapso_sync.build import Builder, PackageSource
-from kapso_sync.errors import Problem
+from kapso_sync.errors import Notice, Problem
 from kapso_sync.manifest import read_manifest, unlisted_files
 from kapso_sync.manifest.remote_map import read_project_id, read_remote_map
-from kapso_sync.model.desired import (
-    Desired,
-    DesiredFunction,
-    GivenSecret,
-    KeepSecret,
-    Manifest,
-    Notice,
-    SecretValue,
-    UnusableFunction,
-)
+from kapso_sync.model.desired import Desired, DesiredFunction, GivenSecret, KeepSecret, Manifest, SecretValue, UnusableFunction
 from kapso_sync.model.functions import Json, canonical_json
 from kapso_sync.model.source import CODE_SUFFIXES, Snapshot, SourceFile
 from kapso_sync.model.state import ReconcilerState

@@ -13,10 +13,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from kapso_sync.errors import Location
+from kapso_sync.errors import Location, Notice
 from kapso_sync.files import read_small
 from kapso_sync.model.builds import Built
-from kapso_sync.model.desired import BundledPackage, Notice
+from kapso_sync.model.desired import BundledPackage
 from kapso_sync.permissions import make_private
 
 FOLDER = "builds"

@@ -11,8 +11,8 @@ from pathlib import Path
 import kapso_sync
 from kapso_sync.build import Builder, Bundler, Esbuild, FolderPackages, PackageCopies, PackageSource, Target
 from kapso_sync.build.packages import TARBALLS
+from kapso_sync.errors import Notice
 from kapso_sync.model.builds import BuildStore
-from kapso_sync.model.desired import Notice
 from kapso_sync.model.source import DEFAULT_FOLDER, Snapshot
 from kapso_sync.network import Network
 from kapso_sync.reconcile.desired import DesiredBuilder, SecretValues, keyed_digest, secrets_digest

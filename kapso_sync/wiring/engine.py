@@ -15,10 +15,9 @@ from kapso_sync import __version__
 from kapso_sync.advice import Advise, as_it_is
 from kapso_sync.api import KapsoClient, RateLimiter, Transport, TransportSettings, parse_base_url
 from kapso_sync.clock import SystemClock
-from kapso_sync.errors import KapsoSyncError
+from kapso_sync.errors import KapsoSyncError, Notice
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
-from kapso_sync.model.desired import Notice
 from kapso_sync.model.plan import Policy
 from kapso_sync.model.ports import StartLocally
 from kapso_sync.model.state import ReconcilerState

@@ -14,9 +14,9 @@ from kapso_sync.api import parse_base_url
 from kapso_sync.build import check_types
 from kapso_sync.build.packages import NOT_CACHED
 from kapso_sync.clock import SystemClock
-from kapso_sync.errors import ConfigError, ManifestInvalid, Problem
+from kapso_sync.errors import ConfigError, ManifestInvalid, Notice, Problem
 from kapso_sync.model import events
-from kapso_sync.model.desired import Desired, Notice, UnusableFunction
+from kapso_sync.model.desired import Desired, UnusableFunction
 from kapso_sync.model.source import SourceFile
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.network import Network

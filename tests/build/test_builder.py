@@ -15,7 +15,8 @@ from kapso_sync.build.contract import Style, inspect
 from kapso_sync.build.rules import size_diagnostic
 from kapso_sync.build.syntax import Grammar
 from kapso_sync.manifest import read_manifest
-from kapso_sync.model.desired import CodeStyle, Contract, DesiredFunction, UnusableFunction
+from kapso_sync.model.desired import CodeStyle, DesiredFunction, UnusableFunction
+from kapso_sync.model.policies import Contract
 from kapso_sync.model.source import Revision, Snapshot, SourceFile
 from tests.build.plain import MODULES, SCRIPTS, WRITTEN_BY_PEOPLE
 from tests.build.workbench import MODULE, Workbench, bad, build, entry, good, needs_esbuild, source_files, where

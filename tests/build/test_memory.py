@@ -345,8 +345,8 @@ class TestBuildFolder:
 
     def test_a_cached_build_is_read_back_unchanged(self, tmp_path: Path) -> None:
         """Only its owner can read the file; it keeps warnings with their places."""
-        from kapso_sync.errors import Location
-        from kapso_sync.model.desired import BundledPackage, Notice
+        from kapso_sync.errors import Location, Notice
+        from kapso_sync.model.desired import BundledPackage
 
         built = Built(
             "code é",

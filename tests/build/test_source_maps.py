@@ -10,7 +10,8 @@ import pytest
 from kapso_sync.build.sourcemap import BundleMap
 from kapso_sync.errors import Location
 from kapso_sync.model.builds import Built, NoBuilds
-from kapso_sync.model.desired import Contract, DesiredFunction, Entry
+from kapso_sync.model.desired import DesiredFunction, Entry
+from kapso_sync.model.policies import Contract
 from tests.build.workbench import Workbench, entry, needs_esbuild
 
 pytestmark = needs_esbuild

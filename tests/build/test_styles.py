@@ -8,7 +8,8 @@ import pytest
 from inline_snapshot import snapshot
 
 from kapso_sync.build import Target
-from kapso_sync.model.desired import CodeStyle, Contract, DesiredFunction
+from kapso_sync.model.desired import CodeStyle, DesiredFunction
+from kapso_sync.model.policies import Contract
 from tests.build.plain import MODULES, SCRIPTS
 from tests.build.workbench import MODULE, SCRIPT, Texts, Workbench, answers, bad, entry, good, needs_esbuild, needs_node
 

@@ -18,8 +18,9 @@ import kapso_sync
 from kapso_sync.build import Builder, BuildResult, Bundler, Esbuild, FolderPackages, Target
 from kapso_sync.errors import Location, Problem
 from kapso_sync.model.builds import BuildStore
-from kapso_sync.model.desired import Contract, DesiredFunction, Entry, UnusableFunction
+from kapso_sync.model.desired import DesiredFunction, Entry, UnusableFunction
 from kapso_sync.model.functions import Json
+from kapso_sync.model.policies import Contract
 from kapso_sync.model.source import SourceFile
 from kapso_sync.reconcile.desired import DesiredBuilder
 from kapso_sync.tools import ToolPlaces, own_copies

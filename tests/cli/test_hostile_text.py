@@ -29,9 +29,8 @@ from kapso_sync.cli.render import print_plan, print_report
 from kapso_sync.cli.runner import print_problems
 from kapso_sync.cli.status import print_status
 from kapso_sync.cli.validate import _annotations
-from kapso_sync.errors import ApiRejected, Call, Location, Problem
+from kapso_sync.errors import ApiRejected, Call, Location, Notice, Problem
 from kapso_sync.model import events
-from kapso_sync.model.desired import Notice
 from kapso_sync.model.plan import Blocked, BlockedBy, Invalid, Plan
 from kapso_sync.model.pull import FileChange, Pulled, PullPlan, Taken
 from kapso_sync.model.report import Outcome, Report, Result

@@ -15,9 +15,9 @@ from inline_snapshot import snapshot
 from markdown_it import MarkdownIt
 
 from kapso_sync.cli.markdown import MAX_LENGTH, plan_markdown
-from kapso_sync.errors import Location
-from kapso_sync.model.desired import Notice
-from kapso_sync.model.plan import MaxDelete, Plan
+from kapso_sync.errors import Location, Notice
+from kapso_sync.model.plan import Plan
+from kapso_sync.model.policies import MaxDelete
 from kapso_sync.model.source import Revision
 from kapso_sync.reconcile.plan.guard import Limits, guard
 from kapso_sync.reconcile.plan.intents import resolve_intents

@@ -13,7 +13,8 @@ from kapso_sync.cli.json_documents import plan_document
 from kapso_sync.cli.render import print_plan, print_report
 from kapso_sync.errors import ApiUnavailable, Call, StateForeign
 from kapso_sync.model.functions import DeploymentStatus
-from kapso_sync.model.plan import MaxDelete, Plan
+from kapso_sync.model.plan import Plan
+from kapso_sync.model.policies import MaxDelete
 from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.model.source import Revision
 from kapso_sync.reconcile.plan.deletion_grace import Timestamps, defer_deletions

@@ -5,7 +5,6 @@ At each release its output is kept in ``tests/golden/vX.Y.Z/contract.json``, and
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import click
 from kapso_sync.cli.app import app
 from kapso_sync.clock import SystemClock
 from kapso_sync.errors import ExitCode
-from kapso_sync.model.events import Event
+from kapso_sync.model.events import Event, declared_fields
 from kapso_sync.settings import VARIABLES
 from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.telemetry.metrics import Metrics
@@ -50,7 +49,7 @@ def events() -> list[tuple[str, list[str]]]:
         kind = pending.pop()
         pending += kind.__subclasses__()
         if getattr(kind, "name", None):
-            found.append((kind.name, sorted(item.metadata.get("key", item.name) for item in dataclasses.fields(kind))))
+            found.append((kind.name, sorted(item.metadata.get("key", item.name) for item in declared_fields(kind))))
     return found
 
 

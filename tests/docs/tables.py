@@ -31,7 +31,7 @@ def event_rows() -> Iterator[str]:
     classes = [event for event in vars(events).values() if inspect.isclass(event) and issubclass(event, events.Event)]
     for event in sorted(classes, key=lambda event: str(getattr(event, "name", ""))):
         if isinstance(getattr(event, "name", None), str):
-            fields = " ".join(map(_field, dataclasses.fields(event)))
+            fields = " ".join(map(_field, events.declared_fields(event)))
             meaning = " ".join(str(inspect.getdoc(event)).split()).replace("``", "`")
             yield f"| `{event.name}` | {event.level} | {fields} | {meaning} |"
 

@@ -8,8 +8,6 @@ from kapso_sync.model.desired import (
     Check,
     CheckMethod,
     CheckSignature,
-    Contract,
-    DriftPolicy,
     EnvSecret,
     FileSecret,
     KeepSecret,
@@ -17,6 +15,7 @@ from kapso_sync.model.desired import (
     WatchPolicy,
 )
 from kapso_sync.model.functions import FunctionType
+from kapso_sync.model.policies import Contract, DriftPolicy
 from tests.manifest.folder import CODE, entry_of, problems_of, read, said_of
 
 

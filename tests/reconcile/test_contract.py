@@ -13,11 +13,12 @@ import pytest
 from kapso_sync.api.wire import parse_list
 from kapso_sync.emulator.options import Behaviour
 from kapso_sync.errors import ApiRejected, Call
-from kapso_sync.model.desired import DesiredFunction, DriftPolicy
+from kapso_sync.model.desired import DesiredFunction
 from kapso_sync.model.events import FieldRefused, FunctionStalled
 from kapso_sync.model.functions import FunctionList, Json, RemoteFunction
 from kapso_sync.model.ownership import mark_for, without_digests
 from kapso_sync.model.plan import Blocked, NoChange
+from kapso_sync.model.policies import DriftPolicy
 from kapso_sync.model.report import Report, Result
 from tests.builders import CODE_A, CODE_B, OWNER, desired, want
 from tests.reconcile.passes import Bench

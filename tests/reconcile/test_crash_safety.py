@@ -20,7 +20,8 @@ from kapso_sync.emulator.world import EmulatedProject
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model.desired import Desired
 from kapso_sync.model.functions import code_hash
-from kapso_sync.model.plan import MaxDelete, Policy
+from kapso_sync.model.plan import Policy
+from kapso_sync.model.policies import MaxDelete
 from kapso_sync.reconcile.plan.guard import Limits, guard
 from kapso_sync.reconcile.plan.intents import resolve_intents
 from kapso_sync.reconcile.plan.planner import make_plan

@@ -19,7 +19,8 @@ from kapso_sync.emulator.options import Behaviour
 from kapso_sync.errors import UsageError
 from kapso_sync.model.events import PrunePending
 from kapso_sync.model.functions import Json
-from kapso_sync.model.plan import Blocked, Delete, MaxDelete, NoChange
+from kapso_sync.model.plan import Blocked, Delete, NoChange
+from kapso_sync.model.policies import MaxDelete
 from kapso_sync.model.report import Report
 from kapso_sync.model.state import MissingFunction
 from kapso_sync.model.status import ConditionType

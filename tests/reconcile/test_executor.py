@@ -18,7 +18,8 @@ from kapso_sync.emulator.options import Behaviour
 from kapso_sync.errors import ApiUnauthorized, Call, ExitCode, NotLeading, PlanChanged, StateForeign, UsageError
 from kapso_sync.model.functions import Json, RemoteFunction
 from kapso_sync.model.ownership import mark_for, without_digests
-from kapso_sync.model.plan import Create, Delete, MaxDelete
+from kapso_sync.model.plan import Create, Delete
+from kapso_sync.model.policies import MaxDelete
 from kapso_sync.model.ports import LocalStart
 from kapso_sync.model.report import Result
 from kapso_sync.reconcile.cycle import PassRequest

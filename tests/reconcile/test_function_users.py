@@ -19,7 +19,8 @@ from kapso_sync.errors import ApiError, ApiForbidden, ApiNotFound, ApiPaymentReq
 from kapso_sync.model.desired import Check, DesiredFunction
 from kapso_sync.model.events import PruneBlocked
 from kapso_sync.model.functions import Invocation, InvocationRecord, RemoteFunction
-from kapso_sync.model.plan import Blocked, Delete, MaxDelete
+from kapso_sync.model.plan import Blocked, Delete
+from kapso_sync.model.policies import MaxDelete
 from kapso_sync.model.users import FoundUsers
 from kapso_sync.reconcile.cycle import PassRequest
 from kapso_sync.reconcile.plan.guard import Limits

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from kapso_sync.emulator.options import Behaviour
 from kapso_sync.emulator.world import EmulatedProject
-from kapso_sync.model.desired import DesiredFunction, DriftPolicy, PlainSecret, SecretValue
+from kapso_sync.model.desired import DesiredFunction, PlainSecret, SecretValue
 from kapso_sync.model.functions import CODE, FIELDS, Content, Json, code_hash
 from kapso_sync.model.ownership import AppliedDigests, mark_for, split_description, without_digests
 from kapso_sync.model.plan import Blocked, BlockedBy, NoChange, Origin, Step
+from kapso_sync.model.policies import DriftPolicy
 from kapso_sync.reconcile.desired import keyed_digest, secrets_digest
 from kapso_sync.reconcile.plan.last_applied import applied_by, code_digest, fields_digest, find_last_applied
 from tests.builders import CODE_A, CODE_B, OWNER, desired, remote, want

@@ -8,32 +8,11 @@ from dataclasses import replace
 import pytest
 
 from kapso_sync.errors import EmptySource, ExitCode
-from kapso_sync.model.desired import (
-    Check,
-    CheckMethod,
-    CheckSignature,
-    Desired,
-    DesiredFunction,
-    DriftPolicy,
-    Entry,
-    UnusableFunction,
-)
+from kapso_sync.model.desired import Check, CheckMethod, CheckSignature, Desired, DesiredFunction, Entry, UnusableFunction
 from kapso_sync.model.functions import DeploymentStatus, RemoteFunction
 from kapso_sync.model.ownership import mark_for, without_digests
-from kapso_sync.model.plan import (
-    AdoptPolicy,
-    Blocked,
-    BlockedBy,
-    Deploy,
-    Invalid,
-    MaxDelete,
-    Modify,
-    NoChange,
-    Origin,
-    Plan,
-    Policy,
-    Step,
-)
+from kapso_sync.model.plan import Blocked, BlockedBy, Deploy, Invalid, Modify, NoChange, Origin, Plan, Policy, Step
+from kapso_sync.model.policies import AdoptPolicy, DriftPolicy, MaxDelete
 from kapso_sync.model.state import ApiFacts, Intent, IntentKind, LiveContent, QuotaRefusal, ReconcilerState
 from kapso_sync.reconcile.plan.guard import Guarded, Limits, guard
 from kapso_sync.reconcile.plan.intents import resolve_intents

@@ -15,7 +15,8 @@ from kapso_sync.errors import ApiRejected, Call, KapsoSyncError, SecretRoutesUna
 from kapso_sync.model.desired import Check, Desired, DesiredFunction, KeepSecret, PlainSecret, SecretValue
 from kapso_sync.model.events import SecretLost
 from kapso_sync.model.functions import Invocation, Json, RemoteSecret
-from kapso_sync.model.plan import Blocked, NoChange, PassOverrides, UnknownSecrets
+from kapso_sync.model.plan import Blocked, NoChange, PassOverrides
+from kapso_sync.model.policies import UnknownSecrets
 from kapso_sync.model.report import Report, Result
 from kapso_sync.model.state import ApiFacts
 from kapso_sync.reconcile.cycle import PassRequest

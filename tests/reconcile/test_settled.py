@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from kapso_sync.model.desired import CodeStyle, Desired, DesiredFunction, DriftPolicy, SecretValue, WatchPolicy
+from kapso_sync.model.desired import CodeStyle, Desired, DesiredFunction, SecretValue, WatchPolicy
 from kapso_sync.model.functions import DeploymentStatus, Json, RemoteFunction
 from kapso_sync.model.plan import NoChange, Plan, Policy
+from kapso_sync.model.policies import DriftPolicy
 from kapso_sync.model.state import DeploymentWatch, InventoryRecord, ReconcilerState, WatchFinding
 from kapso_sync.reconcile.plan.intents import resolve_intents
 from kapso_sync.reconcile.plan.planner import make_plan

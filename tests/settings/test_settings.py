@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from kapso_sync import mounted_files
 from kapso_sync.errors import ConfigError
-from kapso_sync.model.desired import DriftPolicy
-from kapso_sync.model.plan import MaxDelete
+from kapso_sync.model.policies import DriftPolicy, MaxDelete
 from kapso_sync.settings import MAX_CREDENTIAL_BYTES, VARIABLES, Settings, load_settings, variable
 from kapso_sync.units import parse_duration
 

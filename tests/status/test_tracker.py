@@ -505,7 +505,7 @@ def sample(event: type[events.Event]) -> events.Event:
         field.name: samples.get(
             str(field.type), ("x",) if "tuple" in str(field.type) else {} if "Mapping" in str(field.type) else "x"
         )
-        for field in dataclasses.fields(event)
+        for field in events.declared_fields(event)
     }
     return event(**values)
 
@@ -562,5 +562,5 @@ def test_an_event_survives_its_record(event: type[events.Event]) -> None:
     record = {"at": "2026-01-01", **json.loads(json.dumps(dataclasses.asdict(there)))}
     assert events.event_of(event.name, record) == there
     assert events.event_of(f"{event.name}.x", record) is None
-    if any(field.default is dataclasses.MISSING and field.name != "name" for field in dataclasses.fields(event)):
+    if any(field.default is dataclasses.MISSING and field.name != "name" for field in events.declared_fields(event)):
         assert events.event_of(event.name, {}) is None

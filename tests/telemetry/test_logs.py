@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 from typing import Any
@@ -130,7 +129,7 @@ def _event_types() -> list[type[events.Event]]:
 @pytest.mark.parametrize("event", _event_types(), ids=lambda event: str(event.name))
 def test_no_event_field_collides_with_standard_log_fields(event: type[events.Event]) -> None:
     """``event``, ``level`` and ``timestamp`` belong to the line itself."""
-    assert not {field.name for field in dataclasses.fields(event)} & {"event", "level", "timestamp", "reconcile_id"}
+    assert not {field.name for field in events.declared_fields(event)} & {"event", "level", "timestamp", "reconcile_id"}
 
 
 def test_a_secrets_name_is_logged_and_not_redacted() -> None:

@@ -36,10 +36,10 @@ from kapso_sync.model.plan import (
     Rename,
     Rollback,
     Step,
-    UnknownSecrets,
     Write,
     block,
 )
+from kapso_sync.model.policies import UnknownSecrets
 from kapso_sync.model.ports import EvidenceCollector, FunctionsApi, StartLocally, Store
 from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.model.state import ReconcilerState

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from kapso_sync.model.desired import Desired, Notice
+from kapso_sync.errors import Notice
+from kapso_sync.model.desired import Desired
 from kapso_sync.model.functions import RemoteFunction, normal_code
 from kapso_sync.model.plan import Create, Delete, Plan, Step
 from kapso_sync.model.state import MissingFunction

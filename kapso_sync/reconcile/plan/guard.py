@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from kapso_sync.errors import EmptySource
-from kapso_sync.model.plan import Blocked, BlockedBy, Create, DeferredDelete, Delete, Invalid, MaxDelete, Plan, Step, block
+from kapso_sync.model.plan import Blocked, BlockedBy, Create, DeferredDelete, Delete, Invalid, Plan, Step, block
+from kapso_sync.model.policies import MaxDelete
 from kapso_sync.model.state import MissingFunction
 from kapso_sync.reconcile.plan.deletion_grace import suspected_rename, suspected_rename_hint
 from kapso_sync.reconcile.plan.function_usage import FunctionUsage, reason_against_deletion

@@ -6,7 +6,7 @@ import re
 from collections.abc import Generator, Mapping
 from dataclasses import replace
 
-from kapso_sync.model.desired import Desired, DesiredFunction, DriftPolicy, UnusableFunction
+from kapso_sync.model.desired import Desired, DesiredFunction, UnusableFunction
 from kapso_sync.model.functions import (
     CODE,
     DESCRIPTION,
@@ -19,7 +19,6 @@ from kapso_sync.model.functions import (
 )
 from kapso_sync.model.ownership import check_of, mark_for
 from kapso_sync.model.plan import (
-    AdoptPolicy,
     Blocked,
     BlockedBy,
     Create,
@@ -37,6 +36,7 @@ from kapso_sync.model.plan import (
     Update,
     block,
 )
+from kapso_sync.model.policies import AdoptPolicy, DriftPolicy
 from kapso_sync.model.state import InventoryRecord, Quarantine, ReconcilerState, WatchFinding
 from kapso_sync.reconcile.plan.code_style import in_preferred_style, in_style_of
 from kapso_sync.reconcile.plan.comparison import FunctionComparison, compare, content_diff

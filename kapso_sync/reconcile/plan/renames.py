@@ -10,7 +10,8 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from kapso_sync.model.desired import Desired, DesiredFunction, Notice
+from kapso_sync.errors import Notice
+from kapso_sync.model.desired import Desired, DesiredFunction
 from kapso_sync.model.functions import RemoteFunction
 from kapso_sync.model.ownership import check_of, mark_for
 from kapso_sync.model.plan import Blocked, BlockedBy, Create, Rename, SlugVacation, Step, block

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 
 from kapso_sync.model.desired import DesiredFunction
 from kapso_sync.model.functions import DeploymentStatus, RemoteFunction, RemoteSecret, SecretType
-from kapso_sync.model.plan import SecretChanges, UnknownSecrets
+from kapso_sync.model.plan import SecretChanges
+from kapso_sync.model.policies import UnknownSecrets
 from kapso_sync.model.state import ApiFacts, InventoryRecord, KnownSecrets
 
 MAX_LISTING_AGE = timedelta(days=1)

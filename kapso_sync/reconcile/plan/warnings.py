@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kapso_sync.model.desired import Desired, DesiredFunction, Notice
+from kapso_sync.errors import Notice
+from kapso_sync.model.desired import Desired, DesiredFunction
 from kapso_sync.model.functions import DeploymentStatus, FunctionType, RemoteFunction
 from kapso_sync.model.plan import NoChange, Step
 from kapso_sync.model.source import REMOTE_MAP

@@ -14,7 +14,7 @@ from kapso_sync.manifest.layout import edited_file, misfit, read_layout
 from kapso_sync.manifest.remote_map import read_remote_map
 from kapso_sync.manifest.schema import SECRET_PATTERN
 from kapso_sync.manifest.text import Edit, edited
-from kapso_sync.model.desired import Contract, Desired, DesiredFunction
+from kapso_sync.model.desired import Desired, DesiredFunction
 from kapso_sync.model.functions import (
     CODE,
     DESCRIPTION,
@@ -29,6 +29,7 @@ from kapso_sync.model.functions import (
     normal_code,
     same_json,
 )
+from kapso_sync.model.policies import Contract
 from kapso_sync.model.pull import FileChange, FolderLayout
 from kapso_sync.model.source import CODE_LIMIT, FUNCTION_FILE, MANIFEST_LIMIT, MANIFEST_NAMES, Snapshot
 from kapso_sync.model.state import InventoryRecord

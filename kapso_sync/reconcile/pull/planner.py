@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from kapso_sync.manifest.layout import read_layout
-from kapso_sync.model.desired import Contract, Desired
+from kapso_sync.model.desired import Desired
 from kapso_sync.model.functions import CODE, RemoteFunction, RemoteSecret, SecretType
+from kapso_sync.model.policies import Contract
 from kapso_sync.model.pull import FileChange, FolderLayout, Pulled, PullPlan, Taken
 from kapso_sync.model.source import Snapshot, SourceFile
 from kapso_sync.reconcile.plan.comparison import compare

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 
 from kapso_sync.build.graph import Graph
 from kapso_sync.build.shapes import Shapes
-from kapso_sync.errors import ApiNotFound, ApiUnsupported, EmptySource, InvalidSource, KapsoSyncError, UsageError
+from kapso_sync.errors import ApiNotFound, ApiUnsupported, EmptySource, InvalidSource, KapsoSyncError, Notice, UsageError
 from kapso_sync.manifest.id_registry import RegisteredFunction
 from kapso_sync.manifest.layout import read_layout
 from kapso_sync.manifest.reader import looks_like_a_function
 from kapso_sync.model.clock import Clock
-from kapso_sync.model.desired import Desired, DesiredFunction, Notice
+from kapso_sync.model.desired import Desired, DesiredFunction
 from kapso_sync.model.functions import DeploymentStatus, RemoteFunction, RemoteSecret
 from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.model.pull import MappedFunction, PullPlan, Taken, files_of

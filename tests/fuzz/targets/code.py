@@ -16,8 +16,9 @@ import kapso_sync
 from kapso_sync.build import Builder, BuildResult, Bundler, Esbuild, FolderPackages
 from kapso_sync.build import Target as BuildTarget
 from kapso_sync.errors import Location
-from kapso_sync.model.desired import Contract, Desired, Entry
+from kapso_sync.model.desired import Desired, Entry
 from kapso_sync.model.functions import Json
+from kapso_sync.model.policies import Contract
 from kapso_sync.model.source import CODE_LIMIT, CODE_SUFFIXES, Revision, SourceFile
 from kapso_sync.sources.file_rules import is_read
 from kapso_sync.tools import ToolPlaces, own_copies

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import typing
@@ -10,7 +9,7 @@ from collections.abc import Iterator
 
 from kapso_sync.cli.dev import DidNotStart, InvocationResult, show_answer, show_failure
 from kapso_sync.cli.status import print_status
-from kapso_sync.model.events import Event
+from kapso_sync.model.events import Event, declared_fields
 from kapso_sync.model.source import Revision
 from kapso_sync.model.status import status_document
 from kapso_sync.status.event_text import event_text
@@ -86,7 +85,7 @@ def _events(texts: list[str]) -> Iterator[Event]:
     for kind in sorted(_kinds(Event), key=lambda each: each.name):
         hints = typing.get_type_hints(kind)
         values: dict[str, object] = {}
-        for item in dataclasses.fields(kind):
+        for item in declared_fields(kind):
             number += 1
             values[item.name] = _value(str(hints[item.name]), texts[number % len(texts)])
         yield kind(**values)

@@ -1,0 +1,58 @@
+"""Defines the policies that a plan follows, as the settings name them."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Contract(enum.StrEnum):
+    """How a file presents its handler to Kapso: a top-level ``handler``, or ``export default``."""
+
+    AUTO = "auto"
+    SCRIPT = "script"
+    MODULE = "module"
+
+
+class DriftPolicy(enum.StrEnum):
+    """What to do about a change made on Kapso: write git's version back, or only report it."""
+
+    CORRECT = "correct"
+    REPORT = "report"
+
+
+class AdoptPolicy(enum.StrEnum):
+    """What to do with a function on Kapso that is unowned and has a slug from git."""
+
+    IDENTICAL = "identical"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+class UnknownSecrets(enum.StrEnum):
+    """The policy for deployments of a function with secrets on Kapso that have no value in git.
+
+    ``AUTO`` allows or blocks by whether this API base was observed to keep secrets across deployments, and allows until then.
+    """
+
+    AUTO = "auto"
+    ALLOW = "allow"
+    BLOCK = "block"
+
+
+@dataclass(frozen=True, slots=True)
+class MaxDelete:
+    """A number of functions, or a percentage of the owned ones."""
+
+    amount: int
+    percent: bool = False
+
+    def limit(self, owned: int) -> int:
+        """Return the number allowed; a percentage rounds down, but at least one is allowed."""
+        if not self.percent:
+            return self.amount
+        return max(1, owned * self.amount // 100)
+
+    def __str__(self) -> str:
+        """The spelling that settings use."""
+        return f"{self.amount}%" if self.percent else str(self.amount)
