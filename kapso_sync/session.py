@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from kapso_sync.aio import in_slices
-from kapso_sync.errors import ConfigError, KapsoSyncError, PassCutOff, StateUnusable
+from kapso_sync.errors import KapsoSyncError, PassCutOff, StateUnusable
 from kapso_sync.model.events import Event
 from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.functions import InvocationRecord, Json, RemoteFunction
 from kapso_sync.model.plan import Plan
-from kapso_sync.model.ports import EvidenceCollector, FunctionsApi, Source
+from kapso_sync.model.ports import EvidenceCollector, FunctionsApi
 from kapso_sync.model.pull import MappedFunction, files_of
 from kapso_sync.model.report import Report, Result
 from kapso_sync.model.source import Snapshot
@@ -31,7 +31,8 @@ from kapso_sync.reconcile.cycle import PassDeps, PassRequest, emit_failure, emit
 from kapso_sync.reconcile.observe import observe_owned
 from kapso_sync.reconcile.plan.function_usage import unused_functions
 from kapso_sync.reconcile.plan.watching import MAX_LISTED
-from kapso_sync.sources import SourceKind, SourceSpec
+from kapso_sync.sources.resolved import ResolvedSource
+from kapso_sync.sources.spec import SourceKind
 from kapso_sync.store.database import StateStore
 from kapso_sync.store.history import History
 
@@ -65,31 +66,6 @@ class PassObserver(Protocol):
     def status(self) -> DaemonStatus:
         """Return the status now."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedSource:
-    """A resolved SOURCE argument: how to read it, the owner of its functions, and the state folder.
-
-    ``owner_is_stable``: the owner stays the same when the folder moves. ``other_owners`` are names of the same owner, whose
-    functions are ours too. ``home`` returns the functions folder in a folder.
-    """
-
-    spec: SourceSpec
-    source: Source
-    owner: str
-    folder: Path
-    owner_is_stable: bool = True
-    other_owners: frozenset[str] = frozenset()
-    home: Callable[[], str] = lambda: ""
-
-    def require_stable_owner(self) -> None:
-        """Raise `ConfigError` if the owner may change: then functions of another folder would count as ours."""
-        if not self.owner_is_stable:
-            raise ConfigError(
-                "deletions need a known owner, and this folder has no git remote",
-                hint="set KAPSO_SYNC_OWNER to a name that stays, such as acme/flows",
-            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from kapso_sync.model.functions import (
 )
 from kapso_sync.reconcile.apply.checks import ShownAnswer, check_mismatch, shown_answer
 from kapso_sync.sources import SecretMissing
-from kapso_sync.telemetry import Redactor
+from kapso_sync.telemetry.redact import Redactor
 from kapso_sync.wiring.tested_source import TestedSource
 
 URL = "https://api.kapso.ai/platform/v1/functions/{slug}/invoke"

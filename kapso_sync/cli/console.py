@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO, cast
 
 from kapso_sync.cli.plain import write_text
 from kapso_sync.model import events
-from kapso_sync.telemetry import Redactor
+from kapso_sync.telemetry.redact import Redactor
 from kapso_sync.visible import json_text, safe_json_text, visible, visible_code, without_commands
 
 if TYPE_CHECKING:

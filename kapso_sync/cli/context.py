@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from kapso_sync.cli.console import Console
     from kapso_sync.model import events
     from kapso_sync.settings import Settings
-    from kapso_sync.telemetry import EventBus, Redactor
+    from kapso_sync.telemetry.event_bus import EventBus
+    from kapso_sync.telemetry.redact import Redactor
 
 Command = Callable[..., int]
 
@@ -87,7 +88,7 @@ DAEMON_KNOWN_BY = ("source", *STATE_FLAGS)
 
 
 def _new_redactor() -> Redactor:
-    from kapso_sync.telemetry import Redactor
+    from kapso_sync.telemetry.redact import Redactor
 
     return Redactor()
 
@@ -145,7 +146,7 @@ class CommandContext:
 
         The daemon holds the state folder, so it is asked to do what a `sync` would do.
         """
-        from kapso_sync.wiring.source import source_spec
+        from kapso_sync.wiring.folder import source_spec
 
         values = {name: value for name in DAEMON_KNOWN_BY if (value := getattr(settings, name)) is not None}
         try:
@@ -178,7 +179,7 @@ class CommandContext:
         On a terminal the default is no log: the command's report says the same to the same person. ``console`` is the one on
         stderr, if the command prints there too.
         """
-        from kapso_sync.wiring import make_event_bus
+        from kapso_sync.wiring.engine import make_event_bus
 
         errors = console or self.stderr()
         bus = make_event_bus(

@@ -14,7 +14,7 @@ from kapso_sync.http_client import failure_reason
 from kapso_sync.model.plan import PassOverrides
 from kapso_sync.settings import Settings
 from kapso_sync.store.daemon_files import DaemonFiles
-from kapso_sync.wiring.source import state_root
+from kapso_sync.wiring.folder import state_root
 
 REQUEST_TIMEOUT = 10.0
 STATUS_TIMEOUT = 2.0

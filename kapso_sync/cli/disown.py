@@ -7,7 +7,8 @@ from kapso_sync.cli.runner import run_to_end
 from kapso_sync.errors import ExitCode, UsageError
 from kapso_sync.model.functions import Json
 from kapso_sync.plurals import counted
-from kapso_sync.wiring import Session, open_session
+from kapso_sync.session import Session
+from kapso_sync.wiring.engine import open_session
 
 
 def disown(context: CommandContext, only: tuple[str, ...], *, yes: bool, json_output: bool) -> int:

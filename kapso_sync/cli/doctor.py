@@ -18,8 +18,8 @@ from kapso_sync.errors import ExitCode
 from kapso_sync.settings import Settings
 from kapso_sync.wiring.building import tool_places
 from kapso_sync.wiring.doctor import DoctorSession, open_doctor
+from kapso_sync.wiring.folder import state_root
 from kapso_sync.wiring.git_source import make_verifier
-from kapso_sync.wiring.source import state_root
 
 WHAT_IT_DOES = (
     f"It creates one function named {SLUG_PREFIX}…, deploys it a few times, sets a random secret on it, and deletes it. "

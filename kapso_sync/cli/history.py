@@ -22,7 +22,7 @@ from kapso_sync.status.event_text import event_text
 from kapso_sync.store.backups import Backup, read_backup, read_backups
 from kapso_sync.store.database import BACKUPS_NAME
 from kapso_sync.store.history import read_history
-from kapso_sync.wiring import find_state_folder
+from kapso_sync.wiring.folder import find_state_folder
 from kapso_sync.wiring.pull import plan_a_restore
 
 

@@ -13,7 +13,7 @@ from kapso_sync.cli.runner import run_to_end
 from kapso_sync.errors import ExitCode, UsageError
 from kapso_sync.model.functions import InvokeRequest, Json, RemoteFunction
 from kapso_sync.visible import visible_lines
-from kapso_sync.wiring import open_api
+from kapso_sync.wiring.engine import open_api
 
 FAILED_STATUS = 400
 """The lowest HTTP status of a failed invocation."""

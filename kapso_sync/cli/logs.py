@@ -20,9 +20,9 @@ from kapso_sync.invocations.follow import FAILED, MAX_LISTED, Look, oldest_first
 from kapso_sync.invocations.places import PlacedInvocation, place_all
 from kapso_sync.model.functions import ConsoleLine, DeploymentStatus, InvocationRecord, Json, RemoteFunction
 from kapso_sync.settings import Settings
-from kapso_sync.telemetry import Redactor
+from kapso_sync.telemetry.redact import Redactor
 from kapso_sync.visible import visible_lines
-from kapso_sync.wiring import find_state_folder
+from kapso_sync.wiring.folder import find_state_folder
 from kapso_sync.wiring.invocations import InvocationReader, open_invocations
 
 MAX_ERROR = 512

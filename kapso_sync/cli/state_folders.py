@@ -10,8 +10,7 @@ from kapso_sync.settings import Settings
 from kapso_sync.store.daemon_files import DaemonFiles, RunningDaemon
 from kapso_sync.store.database import read_last_pass
 from kapso_sync.store.folder import is_private
-from kapso_sync.wiring import find_state_folder
-from kapso_sync.wiring.source import source_spec, state_root
+from kapso_sync.wiring.folder import find_state_folder, source_spec, state_root
 
 
 def state_folders(settings: Settings) -> tuple[Path, ...]:

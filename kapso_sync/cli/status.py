@@ -25,7 +25,7 @@ from kapso_sync.plurals import counted, span
 from kapso_sync.settings import Settings
 from kapso_sync.store.daemon_files import DaemonFiles
 from kapso_sync.store.database import read_last_pass, read_running_pass, read_state
-from kapso_sync.wiring.source import state_root
+from kapso_sync.wiring.folder import state_root
 
 
 def status(context: CommandContext, *, json_output: bool) -> int:

@@ -21,7 +21,8 @@ from kapso_sync.model.pull import MappedFunction
 from kapso_sync.model.report import Report, Result
 from kapso_sync.model.source import REMOTE_MAP, Snapshot
 from kapso_sync.reconcile.cycle import PassRequest
-from kapso_sync.wiring import Session, open_session
+from kapso_sync.session import Session
+from kapso_sync.wiring.engine import open_session
 from kapso_sync.wiring.remote_map import write_remote_map
 
 

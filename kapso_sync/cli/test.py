@@ -18,7 +18,7 @@ from kapso_sync.model.desired import DesiredFunction
 from kapso_sync.model.functions import Json
 from kapso_sync.plurals import counted
 from kapso_sync.visible import visible
-from kapso_sync.wiring import read_source
+from kapso_sync.wiring.source import read_source
 from kapso_sync.wiring.tested_source import TestedSource, read_tested_source
 
 

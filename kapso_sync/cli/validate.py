@@ -13,7 +13,7 @@ from kapso_sync.errors import ExitCode, Location, Notice, Problem, UsageError
 from kapso_sync.model.functions import Json
 from kapso_sync.plurals import counted
 from kapso_sync.visible import visible
-from kapso_sync.wiring import SourceReport, read_source
+from kapso_sync.wiring.source import SourceReport, read_source
 
 
 @dataclass(frozen=True, slots=True)

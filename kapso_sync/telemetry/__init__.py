@@ -2,11 +2,6 @@
 
 `logs` writes through structlog, `log_dedup` keeps a daemon's log short, `redact` removes secrets from everything that leaves
 the program, and `metrics` counts. The package `status`, beside this one, keeps what the page and the JSON show.
+
+Names are imported from these modules: whoever only redacts does not load structlog.
 """
-
-from kapso_sync.telemetry.event_bus import EventBus
-from kapso_sync.telemetry.log_dedup import DeduplicatingLog
-from kapso_sync.telemetry.logs import LogListener, LogSettings, reconcile_context
-from kapso_sync.telemetry.redact import Redactor
-
-__all__ = ["DeduplicatingLog", "EventBus", "LogListener", "LogSettings", "Redactor", "reconcile_context"]

@@ -19,7 +19,7 @@ from kapso_sync.reconcile.desired import DesiredBuilder, SecretValues, keyed_dig
 from kapso_sync.settings import Settings
 from kapso_sync.sources import SecretReader, SourceKind, SourceSpec, find_work_tree
 from kapso_sync.store.secretkey import LENGTH
-from kapso_sync.telemetry import Redactor
+from kapso_sync.telemetry.redact import Redactor
 from kapso_sync.tools import ToolPlaces, own_copies
 
 FindPackages = Callable[[Snapshot], PackageSource | None]

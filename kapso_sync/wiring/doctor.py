@@ -15,11 +15,11 @@ from kapso_sync.doctor.api_questions import ApiDoctor
 from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.settings import Settings
 from kapso_sync.store.api_facts import ApiFactsFile
-from kapso_sync.telemetry import EventBus
-from kapso_sync.wiring.engine import make_transport
+from kapso_sync.telemetry.event_bus import EventBus
 from kapso_sync.wiring.executor import poll_intervals
+from kapso_sync.wiring.folder import state_root
 from kapso_sync.wiring.network import find_network
-from kapso_sync.wiring.source import state_root
+from kapso_sync.wiring.transport import make_transport
 
 AGENTS = (f"kapso-sync/{__version__}", "python-httpx/0.28.1", "curl/8.5.0")
 
@@ -44,7 +44,9 @@ async def open_doctor(settings: Settings, logging: EventBus) -> AsyncIterator[Do
     @contextlib.asynccontextmanager
     async def connect(base: str | None, agent: str | None) -> AsyncIterator[FunctionsApi]:
         chosen = settings if agent is None else settings.model_copy(update={"user_agent": agent})
-        async with make_transport(chosen, network, base or base_url, clock, logging) as transport:
+        async with make_transport(
+            chosen, network, base or base_url, clock, emit=logging.emit, redactor=logging.redactor
+        ) as transport:
             yield KapsoClient(transport)
 
     async with connect(None, None) as api:

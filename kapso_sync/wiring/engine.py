@@ -6,14 +6,14 @@ import contextlib
 import random
 import secrets
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
 from kapso_sync import __version__
 from kapso_sync.advice import Advise, as_it_is
-from kapso_sync.api import KapsoClient, RateLimiter, Transport, TransportSettings, parse_base_url
+from kapso_sync.api import KapsoClient, parse_base_url
 from kapso_sync.clock import SystemClock
 from kapso_sync.errors import KapsoSyncError, Notice
 from kapso_sync.model import events
@@ -21,12 +21,12 @@ from kapso_sync.model.clock import Clock
 from kapso_sync.model.plan import Policy
 from kapso_sync.model.ports import StartLocally
 from kapso_sync.model.state import ReconcilerState
-from kapso_sync.network import Network
 from kapso_sync.reconcile.cycle import PassDeps, emit_failure, emit_source_failure
 from kapso_sync.reconcile.plan.guard import Limits
 from kapso_sync.reconcile.plan.settled import SettledSteps
-from kapso_sync.session import PassObserver, ResolvedSource, Session, WriteContext
+from kapso_sync.session import PassObserver, Session, WriteContext
 from kapso_sync.settings import Settings
+from kapso_sync.sources.resolved import ResolvedSource
 from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.store.api_facts import ApiFactsFile
 from kapso_sync.store.builds import BuildFolder
@@ -35,13 +35,13 @@ from kapso_sync.store.folder import who_may_write_root
 from kapso_sync.store.history import History
 from kapso_sync.store.lock import held
 from kapso_sync.store.secretkey import read_key
-from kapso_sync.telemetry import EventBus, LogSettings, Redactor, reconcile_context
+from kapso_sync.telemetry.event_bus import EventBus
+from kapso_sync.telemetry.logs import LogSettings, reconcile_context
+from kapso_sync.telemetry.redact import Redactor
 from kapso_sync.wiring.building import find_npm_packages, make_desired_builder, make_secret_values
 from kapso_sync.wiring.network import find_network
 from kapso_sync.wiring.source import resolve_source
-
-MayCall = Callable[[], None]
-"""Raises `NotLeading` if no request may be sent to Kapso now."""
+from kapso_sync.wiring.transport import MayCall, make_transport
 
 STATE_ROOT_WRITABLE = (
     "the folder of the state folders {root} is not this user's alone: {who}. Whoever may write it can have the state replaced; "
@@ -112,7 +112,9 @@ async def open_session(
             source.require_stable_owner()
         facts = ApiFactsFile.for_base(source.folder.parent, base_url)
         store = stack.enter_context(_open_store(source, bus.emit, clock, facts)) if writes else None
-        transport = await stack.enter_async_context(make_transport(settings, network, base_url, clock, bus, may_call))
+        transport = await stack.enter_async_context(
+            make_transport(settings, network, base_url, clock, emit=bus.emit, redactor=bus.redactor, may_call=may_call)
+        )
         api = KapsoClient(transport)
         key = store.secret_key(secrets.token_bytes) if store else read_key(source.folder)
         deps = PassDeps(
@@ -189,44 +191,12 @@ def _new_id() -> str:
     return f"{random.getrandbits(48):012x}"
 
 
-def make_transport(
-    settings: Settings, network: Network, base_url: str, clock: Clock, bus: EventBus, may_call: MayCall | None = None
-) -> Transport:
-    """Return the connection to Kapso; the key is read again for each request. ``may_call`` is as in `Transport`."""
-
-    def key() -> str:
-        value = settings.key()
-        bus.redactor.add(value)
-        return value
-
-    def on_wait(seconds: float, limit: int, remaining: int) -> None:
-        bus.emit(events.RateLimitWaiting(wait_s=round(seconds, 1), limit=limit, remaining=remaining))
-
-    return Transport(
-        base_url,
-        key,
-        clock=clock,
-        emit=bus.emit,
-        random=random.random,
-        pacer=RateLimiter(clock, share=settings.rate_share, window=settings.rate_window, on_wait=on_wait),
-        settings=TransportSettings(
-            deadline=settings.request_timeout,
-            concurrency=settings.concurrency,
-            user_agent=settings.user_agent or f"kapso-sync/{__version__}",
-            key_source=settings.key_source,
-            network=network,
-        ),
-        scrub=bus.redactor.text,
-        may_call=may_call,
-    )
-
-
 @contextlib.asynccontextmanager
 async def open_api(settings: Settings, bus: EventBus) -> AsyncIterator[KapsoClient]:
     """Return a client of the settings' API alone."""
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
     network = find_network(settings, bus.redactor)
-    async with make_transport(settings, network, base_url, SystemClock(), bus) as transport:
+    async with make_transport(settings, network, base_url, SystemClock(), emit=bus.emit, redactor=bus.redactor) as transport:
         yield KapsoClient(transport)
 
 

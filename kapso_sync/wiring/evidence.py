@@ -12,7 +12,7 @@ from kapso_sync.invocations.places import LocalBuilds
 from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.settings import Settings
 from kapso_sync.store.daemon_files import DaemonFiles
-from kapso_sync.telemetry import Redactor
+from kapso_sync.telemetry.redact import Redactor
 from kapso_sync.wiring.building import make_secret_reader
 
 

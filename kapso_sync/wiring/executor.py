@@ -10,7 +10,7 @@ from kapso_sync.reconcile.apply.deployment_poller import POLL_INTERVALS
 from kapso_sync.reconcile.apply.executor import ExecutorSettings
 from kapso_sync.retry import Backoff
 from kapso_sync.settings import Settings
-from kapso_sync.telemetry import Redactor
+from kapso_sync.telemetry.redact import Redactor
 
 
 def poll_intervals(settings: Settings) -> Backoff:

@@ -14,7 +14,7 @@ from kapso_sync.invocations.follow import Look, follow
 from kapso_sync.invocations.places import InvocationPlacer, LocalBuilds
 from kapso_sync.model.functions import RemoteFunction
 from kapso_sync.settings import Settings
-from kapso_sync.telemetry import EventBus
+from kapso_sync.telemetry.event_bus import EventBus
 from kapso_sync.wiring.engine import open_api
 from kapso_sync.wiring.evidence import learn_secrets
 

@@ -14,10 +14,11 @@ from kapso_sync.model import events
 from kapso_sync.settings import Settings
 from kapso_sync.sources import SourceKind
 from kapso_sync.store.builds import BuildFolder
-from kapso_sync.telemetry import EventBus
+from kapso_sync.telemetry.event_bus import EventBus
 from kapso_sync.wiring.building import make_desired_builder, make_secret_values
+from kapso_sync.wiring.folder import source_spec
 from kapso_sync.wiring.network import find_network
-from kapso_sync.wiring.source import resolve_source, source_spec
+from kapso_sync.wiring.source import resolve_source
 
 
 async def open_local_folder(settings: Settings, bus: EventBus) -> LocalFolder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kapso_sync.network import Network, read_network
 from kapso_sync.settings import Settings
-from kapso_sync.telemetry import Redactor
+from kapso_sync.telemetry.redact import Redactor
 
 
 def find_network(settings: Settings, redactor: Redactor) -> Network:

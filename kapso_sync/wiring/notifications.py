@@ -27,7 +27,7 @@ from kapso_sync.settings import Settings
 from kapso_sync.sources import parse_source
 from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.store.json_file import PrivateJsonFile
-from kapso_sync.telemetry import Redactor
+from kapso_sync.telemetry.redact import Redactor
 from kapso_sync.urls import is_loopback
 from kapso_sync.wiring.network import find_network
 

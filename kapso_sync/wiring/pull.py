@@ -29,10 +29,10 @@ from kapso_sync.sources.writing import write_file
 from kapso_sync.store.backups import Backup
 from kapso_sync.store.builds import BuildFolder
 from kapso_sync.store.database import read_state
-from kapso_sync.telemetry import EventBus
+from kapso_sync.telemetry.event_bus import EventBus
 from kapso_sync.wiring.building import make_desired_builder
 from kapso_sync.wiring.engine import open_api
-from kapso_sync.wiring.source import refuse_unverifiable, source_spec, state_folder
+from kapso_sync.wiring.folder import refuse_unverifiable, source_spec, state_folder
 
 
 @dataclass(frozen=True, slots=True)

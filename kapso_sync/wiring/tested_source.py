@@ -22,7 +22,7 @@ from kapso_sync.model.state import ReconcilerState
 from kapso_sync.reconcile.desired import Reader
 from kapso_sync.settings import Settings
 from kapso_sync.sources import SourceKind, SourceSpec, find_work_tree
-from kapso_sync.telemetry import EventBus
+from kapso_sync.telemetry.event_bus import EventBus
 from kapso_sync.wiring.building import FindPackages, find_npm_packages, find_packages, make_desired_builder, make_secret_reader
 from kapso_sync.wiring.network import find_network
 from kapso_sync.wiring.source import resolve_source

@@ -32,7 +32,7 @@ from kapso_sync.errors import (
 )
 from kapso_sync.model.events import ApiCalled, ApiRetry
 from kapso_sync.model.functions import InvokeRequest
-from kapso_sync.telemetry import Redactor
+from kapso_sync.telemetry.redact import Redactor
 from tests.api.servers import KEY, ClientHarness, answer, connected_client, hang, listing, record
 
 NEW = {"slug": "greet", "name": "Greet", "code": "x"}

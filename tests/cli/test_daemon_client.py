@@ -11,7 +11,7 @@ import pytest
 from kapso_sync.model.functions import Json
 from kapso_sync.settings import load_settings
 from kapso_sync.store.lock import process_birth
-from kapso_sync.wiring import find_state_folder
+from kapso_sync.wiring.folder import find_state_folder
 from tests.program import kapso_sync
 
 ENDED_PID = 2**22 + 1

@@ -28,7 +28,7 @@ from kapso_sync.emulator.routes import FunctionsApi
 from kapso_sync.emulator.wire import Hangs
 from kapso_sync.emulator.world import EmulatedProject
 from kapso_sync.model import events
-from kapso_sync.telemetry import Redactor
+from kapso_sync.telemetry.redact import Redactor
 from tests.clock import VirtualClock
 from tests.fuzz.promises import BrokenPromise
 from tests.world import new_world

@@ -10,7 +10,7 @@ from kapso_sync.invocations.evidence import LocalEvidenceCollector, evidence_of,
 from kapso_sync.invocations.places import Code, LocalBuilds
 from kapso_sync.model.evidence import MAX_LINE, MAX_LINES, MAX_REDACTED, Evidence
 from kapso_sync.model.functions import ConsoleLine, InvocationRecord
-from kapso_sync.telemetry import Redactor
+from kapso_sync.telemetry.redact import Redactor
 from tests.clock import VirtualClock
 from tests.world import WorldApi, new_world
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kapso_sync.model import events
 from kapso_sync.model.events import Event, Level
-from kapso_sync.telemetry import DeduplicatingLog
+from kapso_sync.telemetry.log_dedup import DeduplicatingLog
 
 STARTED = events.ReconcileStarted(trigger="interval")
 SAME = events.SourceUnchanged(revision="c0ffee")

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from kapso_sync.model import events
-from kapso_sync.telemetry import LogListener, LogSettings, Redactor, reconcile_context
+from kapso_sync.telemetry.logs import LogListener, LogSettings, reconcile_context
+from kapso_sync.telemetry.redact import Redactor
 from tests.clock import VirtualClock
 
 

@@ -15,7 +15,9 @@ from kapso_sync.model.status import status_document
 from kapso_sync.status.event_text import event_text
 from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.store.history import History, read_history
-from kapso_sync.telemetry import EventBus, LogSettings, Redactor
+from kapso_sync.telemetry.event_bus import EventBus
+from kapso_sync.telemetry.logs import LogSettings
+from kapso_sync.telemetry.redact import Redactor
 from tests.clock import VirtualClock
 from tests.fuzz.grammar import Draw
 from tests.fuzz.kit import printed, workspace
