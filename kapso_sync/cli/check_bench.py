@@ -32,7 +32,7 @@ from kapso_sync.model.functions import (
     parse_json_text,
 )
 from kapso_sync.reconcile.apply.checks import ShownAnswer, check_mismatch, shown_answer
-from kapso_sync.sources import SecretMissing
+from kapso_sync.sources.secrets import SecretMissing
 from kapso_sync.telemetry.redact import Redactor
 from kapso_sync.wiring.tested_source import TestedSource
 

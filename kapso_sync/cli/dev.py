@@ -25,7 +25,7 @@ from kapso_sync.errors import ConfigError, ExitCode, KapsoSyncError, ManifestInv
 from kapso_sync.local_folder import LocalFolder
 from kapso_sync.model.desired import Desired, DesiredFunction, KeepSecret
 from kapso_sync.model.functions import Json
-from kapso_sync.sources import SecretMissing
+from kapso_sync.sources.secrets import SecretMissing
 from kapso_sync.visible import visible_code, visible_lines
 from kapso_sync.wiring.local import open_local_folder
 

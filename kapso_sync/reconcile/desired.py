@@ -18,7 +18,7 @@ from kapso_sync.model.desired import Desired, DesiredFunction, GivenSecret, Keep
 from kapso_sync.model.functions import Json, canonical_json
 from kapso_sync.model.source import CODE_SUFFIXES, Snapshot, SourceFile
 from kapso_sync.model.state import ReconcilerState
-from kapso_sync.sources import SecretMissing
+from kapso_sync.sources.secrets import SecretMissing
 
 
 class DesiredBuilder:

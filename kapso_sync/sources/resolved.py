@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kapso_sync.errors import ConfigError
-from kapso_sync.model.ports import Source
+
+if TYPE_CHECKING:
+    from kapso_sync.model.ports import Source  # it names every value of a pass, which a plain folder does not need
 from kapso_sync.sources.spec import SourceSpec
 
 

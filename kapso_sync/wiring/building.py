@@ -17,7 +17,9 @@ from kapso_sync.model.source import DEFAULT_FOLDER, Snapshot
 from kapso_sync.network import Network
 from kapso_sync.reconcile.desired import DesiredBuilder, SecretValues, keyed_digest, secrets_digest
 from kapso_sync.settings import Settings
-from kapso_sync.sources import SecretReader, SourceKind, SourceSpec, find_work_tree
+from kapso_sync.sources.identity import find_work_tree
+from kapso_sync.sources.secrets import SecretReader
+from kapso_sync.sources.spec import SourceKind, SourceSpec
 from kapso_sync.store.secretkey import LENGTH
 from kapso_sync.telemetry.redact import Redactor
 from kapso_sync.tools import ToolPlaces, own_copies

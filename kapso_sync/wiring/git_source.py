@@ -8,12 +8,19 @@ from pathlib import Path
 from kapso_sync.model import events
 from kapso_sync.network import Network
 from kapso_sync.settings import Settings
-from kapso_sync.sources import SourceSpec, find_work_tree
 from kapso_sync.sources.command import MIRROR, Git, GitCredentials
 from kapso_sync.sources.git import GitSource
-from kapso_sync.sources.identity import find_origin, origin_identity, owners_of_repository, remote_identity, with_environment
+from kapso_sync.sources.identity import (
+    find_origin,
+    find_work_tree,
+    origin_identity,
+    owners_of_repository,
+    remote_identity,
+    with_environment,
+)
 from kapso_sync.sources.resolved import ResolvedSource
 from kapso_sync.sources.signatures import SignatureVerifier
+from kapso_sync.sources.spec import SourceSpec
 from kapso_sync.store.database import read_owners
 
 

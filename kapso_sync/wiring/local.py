@@ -12,7 +12,7 @@ from kapso_sync.errors import UsageError
 from kapso_sync.local_folder import LocalFolder
 from kapso_sync.model import events
 from kapso_sync.settings import Settings
-from kapso_sync.sources import SourceKind
+from kapso_sync.sources.spec import SourceKind
 from kapso_sync.store.builds import BuildFolder
 from kapso_sync.telemetry.event_bus import EventBus
 from kapso_sync.wiring.building import make_desired_builder, make_secret_values

@@ -24,7 +24,7 @@ from kapso_sync.notifications.messages import MessageContext
 from kapso_sync.notifications.notifier import Notifier, NotifierDeps
 from kapso_sync.notifications.worker import run_worker
 from kapso_sync.settings import Settings
-from kapso_sync.sources import parse_source
+from kapso_sync.sources.spec import parse_source
 from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.store.json_file import PrivateJsonFile
 from kapso_sync.telemetry.redact import Redactor

@@ -13,7 +13,7 @@ from kapso_sync.clock import SystemClock
 from kapso_sync.http_client import open_client
 from kapso_sync.network import Network
 from kapso_sync.settings import Settings
-from kapso_sync.sources import SourceKind, SourceSpec
+from kapso_sync.sources.spec import SourceKind, SourceSpec
 
 REGISTRY_CONNECT_TIMEOUT = 10.0
 """Most seconds that a connection to the npm registry may take; one that takes longer holds a whole pass."""

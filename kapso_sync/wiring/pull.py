@@ -22,9 +22,9 @@ from kapso_sync.reconcile.pull import procedure
 from kapso_sync.reconcile.pull.planner import PullOptions
 from kapso_sync.reconcile.pull.proposal import Proposal
 from kapso_sync.settings import Settings
-from kapso_sync.sources import FolderSource, SourceKind, SourceSpec, find_work_tree
-from kapso_sync.sources.folder import read_json_files
-from kapso_sync.sources.identity import find_origin, owner_of_folder
+from kapso_sync.sources.folder import FolderSource, read_json_files
+from kapso_sync.sources.identity import find_origin, find_work_tree, owner_of_folder
+from kapso_sync.sources.spec import SourceKind, SourceSpec
 from kapso_sync.sources.writing import write_file
 from kapso_sync.store.backups import Backup
 from kapso_sync.store.builds import BuildFolder

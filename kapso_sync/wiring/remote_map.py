@@ -11,7 +11,7 @@ from kapso_sync.files import read_small
 from kapso_sync.manifest.remote_map import edited_remote_map
 from kapso_sync.model.pull import FileChange, MappedFunction
 from kapso_sync.model.source import CODE_LIMIT, PROJECT_FILE, REMOTE_MAP
-from kapso_sync.sources import find_work_tree
+from kapso_sync.sources.identity import find_work_tree
 from kapso_sync.sources.writing import write_file
 
 KAPSO_FILE = "kapso.yaml"

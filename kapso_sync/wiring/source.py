@@ -19,8 +19,8 @@ from kapso_sync.model.source import SourceFile
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.network import Network
 from kapso_sync.settings import Settings
-from kapso_sync.sources import SourceKind
 from kapso_sync.sources.resolved import ResolvedSource
+from kapso_sync.sources.spec import SourceKind
 from kapso_sync.store.builds import BuildFolder
 from kapso_sync.telemetry.event_bus import EventBus
 from kapso_sync.wiring.building import find_npm_packages, find_packages, make_desired_builder

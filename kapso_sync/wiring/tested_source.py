@@ -21,7 +21,8 @@ from kapso_sync.model.source import LOCK_FILE, LOCK_LIMIT, Snapshot
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.reconcile.desired import Reader
 from kapso_sync.settings import Settings
-from kapso_sync.sources import SourceKind, SourceSpec, find_work_tree
+from kapso_sync.sources.identity import find_work_tree
+from kapso_sync.sources.spec import SourceKind, SourceSpec
 from kapso_sync.telemetry.event_bus import EventBus
 from kapso_sync.wiring.building import FindPackages, find_npm_packages, find_packages, make_desired_builder, make_secret_reader
 from kapso_sync.wiring.network import find_network

@@ -11,7 +11,7 @@ import pytest
 from kapso_sync.build import FolderPackages, Target
 from kapso_sync.model.desired import DesiredFunction
 from kapso_sync.model.events import Event
-from kapso_sync.sources import FolderSource
+from kapso_sync.sources.folder import FolderSource
 from tests.build.workbench import MODULE, SCRIPT, Workbench, answers, bad, build, entry, good, needs_esbuild, needs_node
 
 SECRET = "TOP-SECRET-OF-THIS-MACHINE"

@@ -12,10 +12,11 @@ from pathlib import Path
 from kapso_sync.model import events
 from kapso_sync.model.source import Snapshot
 from kapso_sync.network import Network
-from kapso_sync.sources import FolderSource, SourceKind, parse_source
 from kapso_sync.sources.command import Git, GitCredentials
+from kapso_sync.sources.folder import FolderSource
 from kapso_sync.sources.git import GitSource
 from kapso_sync.sources.signatures import SignatureVerifier
+from kapso_sync.sources.spec import SourceKind, parse_source
 
 SECRET = "s3cret-t0ken-of-ours"
 MANIFEST = "version: 1\nfunctions: {}\n"

@@ -13,7 +13,7 @@ import pytest
 from kapso_sync.errors import InvalidSource, SourceMissing, SourceUnavailable, SourceUnstable
 from kapso_sync.model.events import SourceChanged
 from kapso_sync.model.source import CODE_LIMIT, FILE_COUNT_LIMIT, MANIFEST_LIMIT
-from kapso_sync.sources import FolderSource
+from kapso_sync.sources.folder import FolderSource
 from tests.sources.repositories import CODE, MANIFEST, Reader, contents, problems
 
 StrPath = str | os.PathLike[str]

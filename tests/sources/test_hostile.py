@@ -13,8 +13,8 @@ import pytest
 
 from kapso_sync.errors import ConfigError, StateUnusable
 from kapso_sync.network import Network
-from kapso_sync.sources import find_work_tree
 from kapso_sync.sources.command import Git, GitCredentials, GitFailed
+from kapso_sync.sources.identity import find_work_tree
 from tests.sources.repositories import CODE, Reader, Repository, children, contents
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from kapso_sync.errors import ConfigError
-from kapso_sync.sources import WorkTree, find_work_tree, folder_identity, remote_identity
-from kapso_sync.sources.identity import find_origin, origin_identity
+from kapso_sync.sources.identity import WorkTree, find_origin, find_work_tree, folder_identity, origin_identity, remote_identity
 from tests.sources.repositories import Repository
 
 

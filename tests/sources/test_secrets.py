@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from kapso_sync.model.desired import DotenvSecret, EnvSecret, FileSecret, GivenSecret, PlainSecret
-from kapso_sync.sources import SecretMissing, SecretReader
-from kapso_sync.sources.secrets import mounts_below
+from kapso_sync.sources.secrets import SecretMissing, SecretReader, mounts_below
 
 ENV_FILE = {"FROM_FILE": "of the file", "AWS_KEY": "aws of the file", "KAPSO_OF_FILE": "ours"}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kapso_sync.errors import ConfigError, SourceMissing, SourceRefused
-from kapso_sync.sources import SourceKind, parse_source
+from kapso_sync.sources.spec import SourceKind, parse_source
 from tests.sources.repositories import SECRET, Repository
 
 

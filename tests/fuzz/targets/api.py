@@ -28,7 +28,8 @@ from kapso_sync.reconcile.desired import DesiredBuilder, SecretValues, keyed_dig
 from kapso_sync.reconcile.plan.guard import Limits
 from kapso_sync.reconcile.plan.observed import Observed, stored_content
 from kapso_sync.reconcile.plan.planner import make_plan
-from kapso_sync.sources import FolderSource, SecretReader
+from kapso_sync.sources.folder import FolderSource
+from kapso_sync.sources.secrets import SecretReader
 from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.store.codec import decode_record, encode_record
 from kapso_sync.store.database import StateStore

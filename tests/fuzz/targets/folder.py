@@ -9,7 +9,7 @@ from pathlib import Path
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model.source import Snapshot
 from kapso_sync.model.state import ReconcilerState
-from kapso_sync.sources import FolderSource
+from kapso_sync.sources.folder import FolderSource
 from tests.fuzz.archive import pack, unpack
 from tests.fuzz.grammar import Draw
 from tests.fuzz.kit import builder_without_tools, check_outside, print_desired, print_error, workspace

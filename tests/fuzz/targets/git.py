@@ -15,9 +15,9 @@ from pathlib import Path
 
 from kapso_sync.cli.render import revision_line
 from kapso_sync.errors import KapsoSyncError
-from kapso_sync.sources import parse_source
 from kapso_sync.sources.command import Git, GitCredentials
 from kapso_sync.sources.git import GitSource
+from kapso_sync.sources.spec import parse_source
 from tests.fuzz.archive import pack, unpack
 from tests.fuzz.grammar import Draw
 from tests.fuzz.kit import check_outside, print_error, printed, workspace

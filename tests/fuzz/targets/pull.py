@@ -13,7 +13,7 @@ from kapso_sync.model.pull import FolderLayout
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.reconcile.pull import procedure
 from kapso_sync.reconcile.pull.planner import PullOptions
-from kapso_sync.sources import FolderSource
+from kapso_sync.sources.folder import FolderSource
 from kapso_sync.sources.writing import write_file
 from tests.builders import OWNER
 from tests.clock import VirtualClock

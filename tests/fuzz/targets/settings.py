@@ -8,7 +8,7 @@ from kapso_sync.api import parse_base_url
 from kapso_sync.api.base_url import other_base, platform_base, sibling_base
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.settings import VARIABLES, Settings, load_settings
-from kapso_sync.sources import parse_source
+from kapso_sync.sources.spec import parse_source
 from tests.fuzz.archive import pack, unpack
 from tests.fuzz.grammar import Draw
 from tests.fuzz.kit import print_error, printed, workspace
