@@ -102,12 +102,13 @@ async def in_slices(work: Generator[None, None, _T]) -> _T:
             turn = loop.time() + SLICE
 
 
-def run_loop(work: Coroutine[Any, Any, _T]) -> _T:
+def run_loop(work: Coroutine[Any, Any, _T], *, collects: bool = True) -> _T:
     """Run a coroutine in an event loop of its own, as `asyncio.run` does, and collect garbage from now on.
 
-    What a start loads stays until the end, so it is never looked at: modules are most of what a short command has.
+    What a start loads stays until the end, so it is never looked at: modules are most of what a short command has. Without
+    ``collects``, more of them are still to be loaded.
     """
-    if not gc.isenabled():
+    if collects and not gc.isenabled():
         gc.freeze()
         gc.enable()
     return asyncio.run(work)

@@ -23,6 +23,7 @@ from kapso_sync.model.plan import Plan
 from kapso_sync.model.ports import EvidenceCollector, FunctionsApi
 from kapso_sync.model.pull import MappedFunction, files_of
 from kapso_sync.model.report import Report, Result
+from kapso_sync.model.settled import SettledPass
 from kapso_sync.model.source import Snapshot
 from kapso_sync.model.state import DeploymentWatch, ReconcilerState
 from kapso_sync.model.status import DaemonStatus, FunctionStatus, function_document, same_objects, status_document
@@ -70,7 +71,10 @@ class PassObserver(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WriteContext:
-    """The objects that only a writing session has. ``log_context`` gives the log lines of one pass a common id."""
+    """The objects that only a writing session has. ``log_context`` gives the log lines of one pass a common id.
+
+    ``circumstances`` is a digest of what a pass depends on besides the source, Kapso and the state; empty: every pass is made.
+    """
 
     executor: Executor
     store: StateStore
@@ -78,6 +82,7 @@ class WriteContext:
     history: History
     log_context: Callable[[], AbstractContextManager[None]]
     evidence: EvidenceCollector
+    circumstances: str = ""
 
 
 def _documents(functions: Iterable[FunctionStatus]) -> Generator[None, None, list[str]]:
@@ -143,6 +148,7 @@ class Session:
             request.on_planned(plan)
 
         observer.began(request.trigger)
+        settled: SettledPass | None = None
         try:
             self._check_owner(request)
             with context.log_context():
@@ -150,6 +156,7 @@ class Session:
                 report = await reconcile(self._deps, context.executor, replace(request, on_planned=on_planned))
             store.remember_manifest(present=report.plan.manifest_present)
             await in_slices(observer.ended_in_slices(report))
+            settled = report.settled if context.circumstances else None
         except asyncio.CancelledError:
             observer.failed(PassCutOff("the last pass was cut off; the next one resumes it"))
             raise
@@ -161,16 +168,16 @@ class Session:
         finally:
             # Only people read it. If the folder cannot be written, the next pass reports that when it begins.
             with contextlib.suppress(StateUnusable):
-                await self._record(store, observer.status())
+                await self._record(context, observer.status(), settled)
 
-    async def _record(self, store: StateStore, status: DaemonStatus) -> None:
+    async def _record(self, context: WriteContext, status: DaemonStatus, settled: SettledPass | None) -> None:
         """Record the status after a pass; functions in which nothing changed are neither encoded nor written again."""
-        document = status_document(status, [])
+        document, store = status_document(status, []), context.store
         if self._recorded is not None and same_objects(status.functions, self._recorded):
             store.record_later_pass(document)
             return
         self._recorded = None
-        store.record_pass(document, await in_slices(_documents(status.functions)))
+        store.record_pass(document, await in_slices(_documents(status.functions)), settled, context.circumstances)
         self._recorded = status.functions
 
     def _check_owner(self, request: PassRequest) -> None:

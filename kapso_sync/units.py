@@ -1,8 +1,9 @@
-"""Reads durations and percentages, as settings and manifests spell them."""
+"""Reads durations and percentages, as settings and manifests spell them, and writes times as JSON has them."""
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 
 MAX_DURATION = 7 * 24 * 3600.0
 """Longest duration that anybody may name, in seconds."""
@@ -13,6 +14,11 @@ PERCENTAGE_PATTERN = "^[0-9]{1,3}%$"
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+
+
+def timestamp(moment: datetime) -> str:
+    """Return a moment in UTC as RFC 3339 spells it, with milliseconds: ``2026-11-30T12:00:00.000Z``."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def parse_duration(value: object) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -113,8 +114,16 @@ class KapsoClient:
         records = await self._pages(ApiRequest(call, "/functions", cut=True), budget)
         self._list_calls = budget.answers
         if len(records) <= PAGE_SIZE:
-            return wire.parse_list(records, call)
-        return await asyncio.to_thread(wire.parse_list, records, call)  # not on the event loop, which they would hold
+            found = wire.parse_list(records, call)
+        else:
+            found = await asyncio.to_thread(wire.parse_list, records, call)  # not on the event loop, which they would hold
+        return replace(found, digest=budget.digest)
+
+    async def list_digest(self) -> str:
+        """Return the digest that `list_records` would return now, without parsing the records. Raises like `list_records`."""
+        budget = _ByteBudget(MAX_LIST_BYTES)
+        await self._pages(ApiRequest(Call("GET", "/functions"), "/functions", cut=True), budget)
+        return budget.digest
 
     async def _pages(self, request: ApiRequest, budget: _ByteBudget, *, until_empty: bool = False) -> list[Json]:
         """Return the records of all pages; read them a second time if the list changed during the first time."""
@@ -122,7 +131,7 @@ class KapsoClient:
         try:
             return await self._read_pages(request, budget, until_empty=until_empty)
         except _PageMoved:
-            budget.left, budget.answers = before, 0
+            budget.restart(before)
             try:
                 return await self._read_pages(request, budget, until_empty=until_empty)
             except _PageMoved as moved:
@@ -136,15 +145,14 @@ class KapsoClient:
         It may take what is left of the limit, divided by ``share``.
         """
         try:
-            value, size = await self._transport.sized_json(replace(request, max_bytes=max(1, budget.left // share)))
+            value, body = await self._transport.json_and_bytes(replace(request, max_bytes=max(1, budget.left // share)))
         except AnswerTooLarge as error:
             if share > 1 or budget.left == budget.limit:
                 raise
             raise AnswerTooLarge(
                 f"{request.call} answered with more than {budget.limit // _MIB} MiB", call=request.call
             ) from error
-        budget.left -= size
-        budget.answers += 1
+        budget.take(body)
         return value
 
     async def _read_at_once(self, request: ApiRequest, numbers: Sequence[int], budget: _ByteBudget) -> list[Json]:
@@ -427,11 +435,34 @@ class _PageMoved(Exception):
 
 
 class _ByteBudget:
-    """The bytes that may still be read of several answers together, and how many answers there were."""
+    """The bytes that may still be read of several answers together, and how many answers there were.
+
+    ``digest`` is that of all of them: the pages of a list say themselves which they are, so their order does not count.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = self.left = limit
-        self.answers = 0
+        self._digests: list[bytes] = []
+
+    @property
+    def answers(self) -> int:
+        """The number of answers."""
+        return len(self._digests)
+
+    @property
+    def digest(self) -> str:
+        """The digest of all answers, in hexadecimal digits."""
+        return hashlib.blake2b(b"".join(sorted(self._digests)), digest_size=16).hexdigest()
+
+    def take(self, body: bytes) -> None:
+        """Count an answer."""
+        self.left -= len(body)
+        self._digests.append(hashlib.blake2b(body).digest())
+
+    def restart(self, left: int) -> None:
+        """Forget the answers so far; ``left`` is what was left before them."""
+        self.left = left
+        self._digests.clear()
 
 
 def _function(function_id: str) -> str:

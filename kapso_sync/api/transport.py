@@ -193,10 +193,10 @@ class Transport:
         _, value = await self._until_good(request)
         return value
 
-    async def sized_json(self, request: ApiRequest) -> tuple[Json, int]:
-        """Send like `json` and return the answer's JSON, and its size in bytes."""
+    async def json_and_bytes(self, request: ApiRequest) -> tuple[Json, bytes]:
+        """Send like `json` and return the answer's JSON, and the bytes that it was decoded from."""
         answer, value = await self._until_good(request)
-        return value, len(answer.body)
+        return value, answer.body
 
     async def _until_good(self, request: ApiRequest, *, or_nothing: bool = False) -> tuple[ApiResponse, Json]:
         """Return the first success and its JSON; ``or_nothing``: an empty body is None."""

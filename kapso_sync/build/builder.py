@@ -50,12 +50,17 @@ _NOTHING_ABOVE = Above()
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """A build's result, in the order of the entries; ``used`` are all files that they reach, type declarations included."""
+    """A build's result, in the order of the entries.
+
+    ``used`` are all files that they reach, type declarations included. ``self_contained``: nothing but the snapshot decided it,
+    and no installed package in particular.
+    """
 
     functions: tuple[DesiredFunction, ...] = ()
     unusable: tuple[UnusableFunction, ...] = ()
     notices: tuple[Notice, ...] = ()
     used: frozenset[str] = frozenset()
+    self_contained: bool = True
 
 
 @dataclass(slots=True)
@@ -74,6 +79,7 @@ class _Site:
     alone: dict[str, _Alone] = field(default_factory=dict)
     notices: list[Notice] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
+    has_inputs: bool = False
 
     @property
     def on_disk(self) -> Packages | None:
@@ -174,6 +180,7 @@ class Builder:
             tuple(result for result in results if isinstance(result, UnusableFunction)),
             tuple(dict.fromkeys(site.notices)),
             frozenset(site.used),
+            self_contained=not (site.graph.asked_packages or site.has_inputs),
         )
 
     async def _take(self, entry: Entry, site: _Site) -> None:
@@ -417,6 +424,7 @@ class Builder:
         if fault is not None:
             site.refuse(entry, [fault])
             return
+        site.has_inputs |= bool(built.inputs)
         style = CodeStyle.SCRIPT if self._wanted(entry) is Contract.AUTO and not sloppy else None
         if entry.function_type is FunctionType.SUPABASE_FUNCTION:
             style = None

@@ -106,7 +106,8 @@ class _Resolving:
 class Graph:
     """The import graph of one snapshot; ``packages`` is None if the source has no packages.
 
-    ``above`` are the configuration files above the functions folder.
+    ``above`` are the configuration files above the functions folder. ``asked_packages``: the packages were asked what an import
+    means.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class Graph:
         self._files = files
         self._shapes = shapes
         self._packages = packages
+        self.asked_packages = False
         self._configs = Configs(files, above)
         self._subpaths = Subpaths(files, above)
         self._links: dict[str, Links] = {}
@@ -299,7 +301,7 @@ class Graph:
             found.packages.append(replaced[0])
             found.aliases.append((specifier, replaced[1]))
             return
-        at = self._packages.find(folder, specifier) if self._packages is not None and not _strange(specifier) else None
+        at = self._find_package(folder, specifier) if not _strange(specifier) else None
         if at is not None:
             if not item.types:
                 found.packages.append(at)
@@ -317,10 +319,9 @@ class Graph:
 
     def _package_alias(self, path: str, specifier: str) -> tuple[str, str] | None:
         """Return the package that `paths` of tsconfig.json puts in place of another, and its path from the functions folder."""
-        packages = self._packages
-        for base in self.config(path).targets(specifier) if packages is not None else ():
+        for base in self.config(path).targets(specifier):
             _, inside, package = base.rpartition(f"{MODULES}/")
-            at = packages.find(_folder(path), package) if packages is not None and inside and not _strange(package) else None
+            at = self._find_package(_folder(path), package) if inside and not _strange(package) else None
             if at is not None:
                 return at, base
         return None
@@ -373,7 +374,12 @@ class Graph:
 
     def _installed(self, path: str, specifier: str) -> bool:
         """Return whether a package with the name of a built-in module is installed, as a polyfill."""
-        return ":" not in specifier and self._packages is not None and self._packages.find(_folder(path), specifier) is not None
+        return ":" not in specifier and self._find_package(_folder(path), specifier) is not None
+
+    def _find_package(self, folder: str, specifier: str) -> str | None:
+        """Return the path of the package that a file in a folder imports, relative to the source's root, or None."""
+        self.asked_packages = True
+        return self._packages.find(folder, specifier) if self._packages is not None else None
 
     def _only_types(self, path: str, item: Import) -> bool:
         """Return whether the build removes an import, because the file uses its names only as types."""

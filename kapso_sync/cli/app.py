@@ -29,7 +29,7 @@ from kapso_sync.cli.plain import print_document, print_line
 from kapso_sync.errors import ExitCode, KapsoSyncError, UsageError
 
 if TYPE_CHECKING:
-    from kapso_sync.model.plan import PassOverrides
+    from kapso_sync.model.policies import PassOverrides
 
 
 def run_command_line(arguments: Sequence[str]) -> int:
@@ -181,9 +181,15 @@ def sync(
     context: CommandContext,
 ) -> int:
     """Make Kapso match the source, once; wait until the new code runs."""
+    from kapso_sync.cli.pass_args import PassArgs
+    from kapso_sync.cli.unchanged import plan_unchanged, sync_unchanged
+
+    args = PassArgs(context, overrides, only, expect, json_output, remote_map)
+    unchanged = plan_unchanged(args) if dry_run else sync_unchanged(args)
+    if unchanged is not None:
+        return unchanged
     from kapso_sync.cli import sync as sync_command
 
-    args = sync_command.PassArgs(context, overrides, only, expect, json_output, remote_map)
     return sync_command.show_plan(args) if dry_run else sync_command.sync(args)
 
 
@@ -265,13 +271,18 @@ def plan(
     context: CommandContext,
 ) -> int:
     """Show what `sync` would do, and why; write nothing."""
-    from kapso_sync.cli import sync as sync_command
-    from kapso_sync.model.plan import PassOverrides
+    from kapso_sync.cli.pass_args import PassArgs
+    from kapso_sync.cli.unchanged import plan_unchanged
+    from kapso_sync.model.policies import PassOverrides
 
     if json_output and form not in (None, "json"):
         raise UsageError(f"both --json and --format {form} are given", hint="--json is short for --format json")
     overrides = PassOverrides(delete=frozenset(delete))
-    args = sync_command.PassArgs(context, overrides, only, None, json_output or form == "json")
+    args = PassArgs(context, overrides, only, None, json_output or form == "json")
+    if form in (None, "text") and markdown_file is None and (unchanged := plan_unchanged(args)) is not None:
+        return unchanged
+    from kapso_sync.cli import sync as sync_command
+
     return sync_command.show_plan(args, detailed=detailed_exitcode, markdown=form == "markdown", markdown_file=markdown_file)
 
 

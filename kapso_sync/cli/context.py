@@ -179,7 +179,7 @@ class CommandContext:
         On a terminal the default is no log: the command's report says the same to the same person. ``console`` is the one on
         stderr, if the command prints there too.
         """
-        from kapso_sync.wiring.engine import make_event_bus
+        from kapso_sync.wiring.log import make_event_bus
 
         errors = console or self.stderr()
         bus = make_event_bus(
@@ -253,7 +253,7 @@ def with_overrides(command: Command) -> Command:
 
     @functools.wraps(command)
     def wrapper(*, allow_recreate: bool, reset_secrets: bool, **given: Any) -> int:
-        from kapso_sync.model.plan import PassOverrides
+        from kapso_sync.model.policies import PassOverrides
 
         named = {name: frozenset(given.pop(name)) for name in ("retry", "overwrite", "take_from", "delete")}
         overrides = PassOverrides(**named, allow_recreate=allow_recreate, reset_secrets=reset_secrets)

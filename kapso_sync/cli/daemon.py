@@ -11,7 +11,7 @@ from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.daemon_client import DaemonClient
 from kapso_sync.cli.status import print_status
 from kapso_sync.errors import ExitCode, UsageError
-from kapso_sync.model.plan import PassOverrides
+from kapso_sync.model.policies import PassOverrides
 from kapso_sync.settings import Settings
 from kapso_sync.units import parse_duration
 

@@ -11,7 +11,7 @@ import httpx
 from kapso_sync.cli.state_folders import find_daemon_folder, running_daemons
 from kapso_sync.errors import ConfigError
 from kapso_sync.http_client import failure_reason
-from kapso_sync.model.plan import PassOverrides
+from kapso_sync.model.policies import PassOverrides
 from kapso_sync.settings import Settings
 from kapso_sync.store.daemon_files import DaemonFiles
 from kapso_sync.wiring.folder import state_root

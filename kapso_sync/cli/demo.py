@@ -24,7 +24,8 @@ from kapso_sync.model.report import Report, Result
 from kapso_sync.reconcile.cycle import PassRequest
 from kapso_sync.session import Session
 from kapso_sync.settings import load_settings
-from kapso_sync.wiring.engine import make_event_bus, open_session
+from kapso_sync.wiring.engine import open_session
+from kapso_sync.wiring.log import make_event_bus
 
 DEPLOY_DELAY = (0.4, 1.2)
 """Seconds that a deployment takes here; on Kapso it is 10 to 60."""

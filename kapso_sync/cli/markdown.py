@@ -7,7 +7,8 @@ import re
 from collections.abc import Sequence
 
 from kapso_sync.advice import Advise, as_it_is
-from kapso_sync.cli.render import plan_summary, revision_line
+from kapso_sync.cli.render import plan_summary
+from kapso_sync.cli.summary import revision_line
 from kapso_sync.model.plan import Blocked, Create, Delete, NoChange, Plan, Step
 from kapso_sync.visible import visible, visible_code
 

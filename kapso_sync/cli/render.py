@@ -9,11 +9,11 @@ from kapso_sync.advice import Advise, as_it_is
 from kapso_sync.cli.console import Console, whole
 from kapso_sync.cli.grouping import common_text, group_by, shared_hints, split_place, without_slug
 from kapso_sync.cli.next_step import after_plan, after_sync
+from kapso_sync.cli.summary import cost, in_sync_summary, print_plan_heading
 from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.functions import CODE
 from kapso_sync.model.plan import Blocked, Create, DeferredDelete, Delete, Deploy, Invalid, NoChange, Plan, Step
 from kapso_sync.model.report import Outcome, Report, Result
-from kapso_sync.model.source import Revision
 from kapso_sync.plurals import counted
 from kapso_sync.store.backups import copy_name
 
@@ -53,7 +53,7 @@ _DONE = {
 
 def print_plan(console: Console, plan: Plan, advise: Advise = as_it_is) -> None:
     """Print a plan: the action and the reasons for each function, then the summary, the warnings, and what to do next."""
-    _print_heading(console, plan)
+    print_plan_heading(console, plan.source, plan.revision, plan.owner)
     deletions = [step for step in plan.steps if _deletes(step)]
     others = [step for step in plan.steps if not isinstance(step, NoChange) and not _deletes(step)]
     groups, last = group_by(others, _same_in_plan), group_by(deletions, _same_in_plan)
@@ -88,23 +88,6 @@ def _same_in_plan(step: Step) -> object:
 
 def _hint_of_steps(steps: Sequence[Step]) -> str:
     return common_text([step.hint for step in steps], steps[0].slug)
-
-
-def _print_heading(console: Console, plan: Plan) -> None:
-    console.line(("Plan", "bold"), " for ", whole(plan.source), f" at {revision_line(plan.revision)}")
-    console.line("Owner ", whole(plan.owner), style="dim")
-
-
-def revision_line(revision: Revision) -> str:
-    """Return a revision in a few words: ``4f1c2ab “Add greeting” by Ada``, or a folder's digest."""
-    parts = [revision.short]
-    if revision.described:
-        parts.append(f"({revision.described})")
-    if revision.subject:
-        parts.append(f"“{revision.subject}”")
-    if revision.author:
-        parts.append(f"by {revision.author}")
-    return " ".join(parts)
 
 
 def _print_steps(console: Console, steps: Sequence[Step], shared: Sequence[str]) -> None:
@@ -182,7 +165,7 @@ def plan_summary(plan: Plan) -> str:
     """Return one line: ``2 to create, 1 to update; 3 in sync``."""
     in_sync = plan.summary["none"] - sum(_left_git(step) for step in plan.steps)
     if plan.in_sync:
-        return f"In sync: {counted(in_sync, 'function')}, nothing to do.{_outside_git(plan)}"
+        return f"{in_sync_summary(in_sync)}{_outside_git(plan)}"
     counts = [
         f"{count} {'to ' + _LOOKS[action].verb if action not in ('blocked', 'invalid') else action}"
         for action, count in plan.summary.items()
@@ -318,4 +301,4 @@ def report_summary(report: Report) -> str:
     done += [(len(report.results(result)), str(result)) for result in (Result.BLOCKED, Result.FAILED, Result.INVALID)]
     done.append((len(report.results(Result.SKIPPED)), "not tried"))
     words = ", ".join(f"{count} {word}" for count, word in done if count) or "nothing to do"
-    return f"{words}.{_outside_git(report.plan)} {counted(report.api_calls, 'API call')}, {report.seconds:.1f} s."
+    return f"{words}.{_outside_git(report.plan)} {cost(report.api_calls, report.seconds)}"

@@ -15,13 +15,20 @@ from kapso_sync.errors import ExitCode, KapsoSyncError, ManifestInvalid, Problem
 from kapso_sync.process import STOP_LIMIT, end_in_time
 
 
-def run_to_end(work: Callable[[], Coroutine[Any, Any, int]], stop_limit: float = STOP_LIMIT, *, journaled: bool = False) -> int:
+def run_to_end(
+    work: Callable[[], Coroutine[Any, Any, int]],
+    stop_limit: float = STOP_LIMIT,
+    *,
+    journaled: bool = False,
+    collects: bool = True,
+) -> int:
     """Run a coroutine until it ends or a signal ends it; return the exit code.
 
     The first SIGINT or SIGTERM cancels the work. A second one exits at once, and so does the process ``stop_limit`` seconds
     after the first one. ``journaled``: the work writes to Kapso, and the next sync resumes a write that was cut.
+    ``collects`` is as in `run_loop`.
     """
-    return run_loop(_with_signals(work, stop_limit, journaled=journaled))
+    return run_loop(_with_signals(work, stop_limit, journaled=journaled), collects=collects)
 
 
 async def _with_signals(work: Callable[[], Coroutine[Any, Any, int]], stop_limit: float, *, journaled: bool) -> int:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from pathlib import Path
 
 from kapso_sync.cli.console import Progress, whole
-from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.json_documents import plan_document, report_document
 from kapso_sync.cli.markdown import plan_markdown
+from kapso_sync.cli.pass_args import PassArgs
 from kapso_sync.cli.render import print_plan, print_report
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.cli.workerd import start_locally
 from kapso_sync.errors import ExitCode, KapsoSyncError, StateLocked, UsageError
-from kapso_sync.model.plan import Origin, PassOverrides, Plan
+from kapso_sync.model.plan import Origin, Plan
 from kapso_sync.model.pull import MappedFunction
 from kapso_sync.model.report import Report, Result
 from kapso_sync.model.source import REMOTE_MAP, Snapshot
@@ -24,28 +23,6 @@ from kapso_sync.reconcile.cycle import PassRequest
 from kapso_sync.session import Session
 from kapso_sync.wiring.engine import open_session
 from kapso_sync.wiring.remote_map import write_remote_map
-
-
-@dataclass(frozen=True, slots=True)
-class PassArgs:
-    """The options of the command for one pass."""
-
-    context: CommandContext
-    overrides: PassOverrides
-    only: tuple[str, ...]
-    expect: str | None
-    json_output: bool
-    remote_map: bool = False
-
-    def advise_again(self, text: str) -> str:
-        """Return the text with commands for the same functions; what was allowed for this pass alone is used up."""
-        options = "".join(f" --only {slug}" for slug in self.only)
-        return self.context.advise(text.replace("`kapso-sync sync", f"`kapso-sync sync{options}"))
-
-    def advise_exactly(self, text: str) -> str:
-        """Return the text with commands that make the same plan again: with the options of this one as well."""
-        options = "".join(f" --only {slug}" for slug in self.only) + self.overrides.options
-        return self.context.advise(text.replace("`kapso-sync sync", f"`kapso-sync sync{options}"))
 
 
 def sync(args: PassArgs) -> int:

@@ -12,7 +12,7 @@ from kapso_sync.daemon.service import DaemonService
 from kapso_sync.daemon.settings_reload import SettingsReloader
 from kapso_sync.daemon.triggers import Trigger
 from kapso_sync.model.function_view import BackupView, FunctionRecord, InvocationsView
-from kapso_sync.model.plan import PassOverrides
+from kapso_sync.model.policies import PassOverrides
 from kapso_sync.model.status import DaemonStatus, FunctionStatus
 
 

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from kapso_sync.daemon.triggers import Trigger
-from kapso_sync.model.plan import PassOverrides
+from kapso_sync.model.policies import PassOverrides
 from kapso_sync.model.status import Suspension
 
 SUSPENDED = "kapso-sync/suspended"

@@ -20,7 +20,7 @@ from kapso_sync.daemon.triggers import ASKED_BY_PEOPLE, MAY_MEAN_NEW_REVISION, O
 from kapso_sync.errors import ConfigError, KapsoSyncError, NotLeading, SourceUnverified, UsageError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
-from kapso_sync.model.plan import PassOverrides
+from kapso_sync.model.policies import PassOverrides
 from kapso_sync.model.report import Report, Result
 from kapso_sync.model.status import Suspension
 from kapso_sync.reconcile.cycle import PassRequest

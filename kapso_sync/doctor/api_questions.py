@@ -9,11 +9,11 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 
 from kapso_sync.errors import ApiError, ApiRejected, KapsoSyncError, LockVersionRefused, SecretNameTaken
+from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import MODULE_TAIL
 from kapso_sync.model.functions import DeploymentStatus, Invocation, InvokeRequest, Json, RemoteFunction, SecretType
 from kapso_sync.model.ports import FunctionsApi
-from kapso_sync.model.state import ApiFacts
 from kapso_sync.reconcile.apply.checks import failed_invocation_id
 from kapso_sync.reconcile.apply.deployment_poller import POLL_INTERVALS, DeploymentState, deployment_state
 from kapso_sync.retry import Backoff

@@ -10,13 +10,14 @@ import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import PurePosixPath
 
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model.functions import DeploymentStatus, Json
 from kapso_sync.model.pull import MappedFunction
 from kapso_sync.model.source import REMOTE_MAP
+from kapso_sync.units import timestamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ def _time(value: object) -> datetime | None:
 
 def _spelled(time: datetime) -> str:
     """Return a time as Kapso spells it."""
-    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return timestamp(time)
 
 
 _BLANKS = " \t\r\n"

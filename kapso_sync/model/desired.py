@@ -349,6 +349,7 @@ class Desired:
 
     ``remote_ids`` holds functions' ids by slug, from the map of a Kapso CLI: a hint, often out of date. ``project_id`` is the
     project that the repository belongs to, where the CLI's project file says so. ``misnamed`` is as in `Manifest`.
+    ``self_contained``: the snapshot alone decided it, the values of secrets apart.
     """
 
     source: str
@@ -361,6 +362,7 @@ class Desired:
     remote_ids: Mapping[str, str] = field(default_factory=dict)
     project_id: str | None = None
     misnamed: tuple[str, ...] = ()
+    self_contained: bool = True
 
     @property
     def slugs(self) -> frozenset[str]:

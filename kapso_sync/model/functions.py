@@ -155,10 +155,14 @@ class GarbledRecord:
 
 @dataclass(frozen=True, slots=True)
 class FunctionList:
-    """Kapso's whole list: the functions, each with an id and a slug of its own, and the records that cannot be believed."""
+    """Kapso's whole list: the functions, each with an id and a slug of its own, and the records that cannot be believed.
+
+    ``digest`` is that of the answers as they came: equal ones hold the same list. Empty: not known.
+    """
 
     functions: tuple[RemoteFunction, ...]
     garbled: tuple[GarbledRecord, ...] = ()
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

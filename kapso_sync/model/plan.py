@@ -15,7 +15,7 @@ from kapso_sync.model.desired import BundledPackage, DesiredFunction, RolloutPol
 from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.functions import DESCRIPTION, Json, RemoteFunction, canonical_json, code_hash, content_hash
 from kapso_sync.model.ownership import without_digests
-from kapso_sync.model.policies import AdoptPolicy, DriftPolicy, UnknownSecrets
+from kapso_sync.model.policies import AdoptPolicy, DriftPolicy, PassOverrides, UnknownSecrets
 from kapso_sync.model.source import Revision
 from kapso_sync.model.state import InventoryRecord, KnownSecrets, LiveContent, MissingFunction, Quarantine, RenameRecord
 
@@ -28,42 +28,6 @@ class Origin(enum.StrEnum):
     CONFLICT = "conflict"
     RECOVERY = "recovery"
     NEW = "new"
-
-
-@dataclass(frozen=True, slots=True)
-class PassOverrides:
-    """What a person allows for one pass only: slugs, or owners in ``take_from``."""
-
-    retry: frozenset[str] = frozenset()
-    overwrite: frozenset[str] = frozenset()
-    take_from: frozenset[str] = frozenset()
-    delete: frozenset[str] = frozenset()
-    allow_recreate: bool = False
-    reset_secrets: bool = False
-
-    @property
-    def slugs(self) -> frozenset[str]:
-        """The functions that are named."""
-        return self.retry | self.overwrite | self.delete
-
-    @property
-    def options(self) -> str:
-        """The same as options of a command line, each after a space."""
-        named = {"--retry": self.retry, "--overwrite": self.overwrite, "--take-from": self.take_from, "--delete": self.delete}
-        flags = {"--allow-recreate": self.allow_recreate, "--reset-secrets": self.reset_secrets}
-        words = [f" {flag} {value}" for flag, values in named.items() for value in sorted(values)]
-        return "".join([*words, *(f" {flag}" for flag, given in flags.items() if given)])
-
-    def __or__(self, other: PassOverrides) -> PassOverrides:
-        """Return what either of them allows."""
-        return PassOverrides(
-            self.retry | other.retry,
-            self.overwrite | other.overwrite,
-            self.take_from | other.take_from,
-            self.delete | other.delete,
-            self.allow_recreate or other.allow_recreate,
-            self.reset_secrets or other.reset_secrets,
-        )
 
 
 @dataclass(frozen=True, slots=True)

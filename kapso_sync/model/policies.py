@@ -1,4 +1,4 @@
-"""Defines the policies that a plan follows, as the settings name them."""
+"""Defines the policies that a plan follows, as the settings name them, and what a person allows for one pass."""
 
 from __future__ import annotations
 
@@ -56,3 +56,39 @@ class MaxDelete:
     def __str__(self) -> str:
         """The spelling that settings use."""
         return f"{self.amount}%" if self.percent else str(self.amount)
+
+
+@dataclass(frozen=True, slots=True)
+class PassOverrides:
+    """What a person allows for one pass only: slugs, or owners in ``take_from``."""
+
+    retry: frozenset[str] = frozenset()
+    overwrite: frozenset[str] = frozenset()
+    take_from: frozenset[str] = frozenset()
+    delete: frozenset[str] = frozenset()
+    allow_recreate: bool = False
+    reset_secrets: bool = False
+
+    @property
+    def slugs(self) -> frozenset[str]:
+        """The functions that are named."""
+        return self.retry | self.overwrite | self.delete
+
+    @property
+    def options(self) -> str:
+        """The same as options of a command line, each after a space."""
+        named = {"--retry": self.retry, "--overwrite": self.overwrite, "--take-from": self.take_from, "--delete": self.delete}
+        flags = {"--allow-recreate": self.allow_recreate, "--reset-secrets": self.reset_secrets}
+        words = [f" {flag} {value}" for flag, values in named.items() for value in sorted(values)]
+        return "".join([*words, *(f" {flag}" for flag, given in flags.items() if given)])
+
+    def __or__(self, other: PassOverrides) -> PassOverrides:
+        """Return what either of them allows."""
+        return PassOverrides(
+            self.retry | other.retry,
+            self.overwrite | other.overwrite,
+            self.take_from | other.take_from,
+            self.delete | other.delete,
+            self.allow_recreate or other.allow_recreate,
+            self.reset_secrets or other.reset_secrets,
+        )

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.functions import (
     CallBudget,
@@ -20,7 +21,6 @@ from kapso_sync.model.functions import (
 )
 from kapso_sync.model.source import Snapshot
 from kapso_sync.model.state import (
-    ApiFacts,
     DeploymentWatch,
     Intent,
     InventoryRecord,

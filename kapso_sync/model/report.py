@@ -9,6 +9,7 @@ from kapso_sync.advice import Advise
 from kapso_sync.errors import ExitCode, KapsoSyncError
 from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.plan import Plan, Step
+from kapso_sync.model.settled import SettledPass
 from kapso_sync.model.state import Quarantine
 
 
@@ -56,7 +57,8 @@ class Outcome:
 class Report:
     """The outcome of a pass. ``halted`` is the error that stopped the rest of it, if any.
 
-    ``superseded``: a newer revision came, so the next pass continues with everything that was not finished.
+    ``superseded``: a newer revision came, so the next pass continues with everything that was not finished. ``settled``: the
+    pass found every function in sync, and would find the same again.
     """
 
     plan: Plan
@@ -65,6 +67,7 @@ class Report:
     seconds: float = 0.0
     halted: KapsoSyncError | None = None
     superseded: bool = False
+    settled: SettledPass | None = None
 
     def advised(self, advise: Advise) -> Report:
         """Return the report with the commands in its hints and warnings completed."""

@@ -117,6 +117,18 @@ class Snapshot:
     unread: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
     above: Above = field(default_factory=Above)
 
+    @property
+    def digest(self) -> str:
+        """A digest of everything that was read, with what does not count as part of the revision."""
+        read = self.revision.id if self.revision.of_folder else folder_digest({**self.files, **self.above.files})
+        digest = hashlib.sha256(read.encode())
+        for part in (self.source, self.path, self.above.home, *sorted(self.unread)):
+            digest.update(f"{len(part)}\0{part}".encode("utf-8", "surrogateescape"))
+        for kept in (self.remote_map, self.project_file):
+            digest.update(b"-" if kept is None else hashlib.sha256(kept).digest())
+        digest.update(folder_digest(self.lock_files).encode())
+        return digest.hexdigest()
+
 
 def refused_parent(path: str, files: Mapping[str, SourceFile]) -> SourceFile | None:
     """Return the submodule or link above a path that is not followed, or None: a path below it is only absent for that."""

@@ -15,6 +15,7 @@ from kapso_sync.errors import IssueKind
 from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.functions import Json
 from kapso_sync.model.source import Revision
+from kapso_sync.units import timestamp
 
 
 class ConditionType(enum.StrEnum):
@@ -476,4 +477,4 @@ def function_document(function: FunctionStatus) -> Json:
 
 
 def _time(moment: datetime | None) -> Json:
-    return None if moment is None else moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return None if moment is None else timestamp(moment)

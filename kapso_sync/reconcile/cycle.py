@@ -25,9 +25,11 @@ from kapso_sync.errors import (
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import Desired
-from kapso_sync.model.plan import Delete, NoChange, PassOverrides, Plan, Policy
+from kapso_sync.model.plan import Delete, NoChange, Plan, Policy
+from kapso_sync.model.policies import PassOverrides
 from kapso_sync.model.ports import FunctionsApi, Source
 from kapso_sync.model.report import Report, Result
+from kapso_sync.model.settled import SettledPass
 from kapso_sync.model.source import Snapshot
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.reconcile.apply.function_users import look_up_usage
@@ -36,7 +38,7 @@ from kapso_sync.reconcile.plan.deletion_grace import Timestamps, defer_deletions
 from kapso_sync.reconcile.plan.guard import Guarded, Limits, block_used_deletions, guard, select
 from kapso_sync.reconcile.plan.observed import Observed
 from kapso_sync.reconcile.plan.planner import plan_in_slices, replan
-from kapso_sync.reconcile.plan.settled import SettledSteps
+from kapso_sync.reconcile.plan.settled import SettledSteps, settled_pass
 from kapso_sync.reconcile.plan.warnings import rename_notices
 
 if TYPE_CHECKING:
@@ -92,11 +94,15 @@ class PassDeps:
 
 @dataclass(frozen=True, slots=True)
 class PlannedPass:
-    """A plan, the observation of Kapso that it was made from, and a function that plans one function again."""
+    """A plan, the observation of Kapso that it was made from, and a function that plans one function again.
+
+    ``settled`` is as in `Report`.
+    """
 
     guarded: Guarded
     observed: Observed
     replan: Replan
+    settled: SettledPass | None = None
 
 
 async def reconcile(deps: PassDeps, executor: Executor, request: PassRequest) -> Report:
@@ -115,7 +121,8 @@ async def reconcile(deps: PassDeps, executor: Executor, request: PassRequest) ->
     except KapsoSyncError as error:
         emit_failure(deps.emit, error)
         raise
-    report = replace(report, api_calls=deps.api.calls - calls, seconds=deps.clock.monotonic() - started)
+    seconds = deps.clock.monotonic() - started
+    report = replace(report, api_calls=deps.api.calls - calls, seconds=seconds, settled=planned.settled)
     emit_report(deps.emit, report)
     return report
 
@@ -157,7 +164,10 @@ async def plan_pass(deps: PassDeps, request: PassRequest) -> PlannedPass:
     _check_named_deletions(guarded.plan, policy)
     emit_plan(deps.emit, narrowed)
     request.on_planned(narrowed.plan)
-    return PlannedPass(narrowed, observed, functools.partial(replan, desired, observed, policy))
+    again = functools.partial(replan, desired, observed, policy)
+    if deps.settled is None or policy != deps.policy or request.only or narrowed.held:
+        return PlannedPass(narrowed, observed, again)
+    return PlannedPass(narrowed, observed, again, settled_pass(deps.settled, narrowed.plan, desired, observed, snapshot.digest))
 
 
 def _check_only(request: PassRequest, policy: Policy) -> None:

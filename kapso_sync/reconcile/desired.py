@@ -75,6 +75,7 @@ class DesiredBuilder:
             misnamed=manifest.misnamed,
             remote_ids=read_remote_map(snapshot.remote_map).ids,
             project_id=read_project_id(snapshot.project_file),
+            self_contained=built.self_contained,
         )
 
     async def _manifest(self, snapshot: Snapshot, *, expected: bool) -> Manifest:

@@ -41,8 +41,8 @@ async def observe(
         full = {remote.id: remote for remote in await asyncio.gather(*(api.get_function(remote.id) for remote in bare))}
         functions = tuple(full.get(remote.id, remote) for remote in functions)
     observed = resolve_intents(functions, state, owner)
-    if listed.garbled:
-        observed = replace(observed, garbled=listed.garbled)
+    if listed.garbled or listed.digest:
+        observed = replace(observed, garbled=listed.garbled, digest="" if bare else listed.digest)
     await asyncio.sleep(0)  # what follows takes some milliseconds for a thousand functions, as what is above does
     secrets = await _secrets(api, observed, desired, now)
     return observed.with_secrets(secrets)

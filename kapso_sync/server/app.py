@@ -24,7 +24,7 @@ from starlette.types import Receive, Scope, Send
 from kapso_sync.aio import first_of
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model.clock import Clock
-from kapso_sync.model.plan import PassOverrides
+from kapso_sync.model.policies import PassOverrides
 from kapso_sync.model.status import Role
 from kapso_sync.server.access import HEADERS, Access, FramingCheck, HostCheck, Json, SafeHeaders, encode_json, error
 from kapso_sync.server.bodies import BodyReader

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kapso_sync.model.function_view import BackupView, FunctionRecord, InvocationsView
-from kapso_sync.model.plan import PassOverrides
+from kapso_sync.model.policies import PassOverrides
 from kapso_sync.model.status import DaemonStatus, FunctionStatus
 
 

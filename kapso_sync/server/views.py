@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from kapso_sync.errors import KapsoSyncError
-from kapso_sync.model.plan import PassOverrides
+from kapso_sync.model.policies import PassOverrides
 from kapso_sync.model.status import FunctionStatus
 from kapso_sync.server.access import Access, is_from_elsewhere, is_https, same_token
 from kapso_sync.server.bodies import BodyReader

@@ -27,7 +27,8 @@ from kapso_sync.reconcile.plan.comparison import content_diff
 from kapso_sync.status.conditions import Redact, shown_diff
 from kapso_sync.status.event_text import event_text
 from kapso_sync.store.backups import Backup, read_backups
-from kapso_sync.store.database import BACKUPS_NAME, DATABASE_NAME, read_version
+from kapso_sync.store.connection import DATABASE_NAME
+from kapso_sync.store.database import BACKUPS_NAME, read_version
 from kapso_sync.store.history import HISTORY_NAME, read_history
 
 MAX_ENTRIES = 100

@@ -9,13 +9,13 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
-from kapso_sync.errors import StateUnusable
 from kapso_sync.files import require_regular
+from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.functions import Json, RemoteFunction, Version
+from kapso_sync.model.settled import RecordedPass, SettledPass
 from kapso_sync.model.state import (
-    ApiFacts,
     DeploymentWatch,
     Intent,
     InventoryRecord,
@@ -26,19 +26,22 @@ from kapso_sync.model.state import (
 )
 from kapso_sync.model.status import RunningPass, running_document
 from kapso_sync.permissions import make_private
-from kapso_sync.store import backups, codec, secretkey
+from kapso_sync.store import backups, codec, secretkey, settled_pass
 from kapso_sync.store.api_facts import ApiFactsFile
-from kapso_sync.store.full_disk import writing_hint
+from kapso_sync.store.connection import (
+    DATABASE_NAME,
+    LATER,
+    LOCK_TIMEOUT,
+    SCHEMA,
+    Newer,
+    check_version,
+    get_meta,
+    read_only,
+    writing,
+)
 from kapso_sync.store.lock import is_held
 
-DATABASE_NAME = "state.db"
 BACKUPS_NAME = "backups"
-SCHEMA = 1
-_LATER = "later_pass"
-LOCK_TIMEOUT = 5.0
-"""Seconds to wait for another process's transaction. Only readers can hold one, since writers hold the lock."""
-
-_T = TypeVar("_T")
 
 _CREATE = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -64,15 +67,16 @@ class StateStore:
         self._facts = facts or _own_facts(folder)
         self.set_aside: Path | None = None
         self._recorded: Json = None
-        with _writing(folder):
+        with writing(folder):
             make_private(folder)
             try:
                 self._db, owned = _open(folder / DATABASE_NAME, patience)
-            except (sqlite3.DatabaseError, _Newer) as error:
+            except (sqlite3.DatabaseError, Newer) as error:
                 if isinstance(error, sqlite3.OperationalError) and not _torn(error):
                     raise
                 self.set_aside = _set_aside(folder / DATABASE_NAME, now())
                 self._db, owned = _open(folder / DATABASE_NAME, patience)
+            self._settled = settled_pass.take(self._db)
         self._records = _Records(owned)
 
     def __enter__(self) -> Self:
@@ -83,7 +87,7 @@ class StateStore:
 
     def load_state(self) -> ReconcilerState:
         """Return everything remembered; records are read once, at the start: nobody else writes them while we hold the lock."""
-        with _writing(self._folder):
+        with writing(self._folder):
             return dataclasses.replace(_load_state(self._db, self._records.sorted()), facts=self._facts.read())
 
     def learn(self, facts: ApiFacts) -> None:
@@ -102,7 +106,7 @@ class StateStore:
 
     def settle(self, state: ReconcilerState, closed: tuple[int, ...]) -> None:
         """Replace all inventory records by those of ``state``, and close the intents."""
-        with _writing(self._folder), self._db:
+        with writing(self._folder), self._db:
             self._db.execute("DELETE FROM functions")
             self._put(state.owned.values())
             self._db.executemany("DELETE FROM intents WHERE id = ?", [(number,) for number in closed])
@@ -110,25 +114,25 @@ class StateStore:
 
     def begin(self, intent: Intent) -> int:
         """Open an intent and return its number."""
-        with _writing(self._folder), self._db:
+        with writing(self._folder), self._db:
             cursor = self._db.execute("INSERT INTO intents (record) VALUES (?)", (codec.encode_intent(intent),))
             return int(cursor.lastrowid or 0)
 
     def remember(self, *owned: InventoryRecord, closes: Sequence[int] = ()) -> None:
         """Keep functions' records, in place of any others of the same id or slug, and close intents, in one transaction."""
-        with _writing(self._folder), self._db:
+        with writing(self._folder), self._db:
             self._put(owned)
             self._db.executemany("DELETE FROM intents WHERE id = ?", [(number,) for number in closes])
         self._records.put(owned)
 
     def close(self, intent_id: int) -> None:
         """Close an intent; its write certainly did not happen."""
-        with _writing(self._folder), self._db:
+        with writing(self._folder), self._db:
             self._db.execute("DELETE FROM intents WHERE id = ?", (intent_id,))
 
     def forget(self, function_id: str) -> None:
         """Drop a function's record."""
-        with _writing(self._folder), self._db:
+        with writing(self._folder), self._db:
             self._db.execute("DELETE FROM functions WHERE function_id = ?", (function_id,))
             for key in (_version_key, _watch_key, _watched_key):
                 self._db.execute("DELETE FROM meta WHERE key = ?", (key(function_id),))
@@ -165,16 +169,26 @@ class StateStore:
         """Forget the pass of a process that was killed: the caller holds the lock now, and runs none yet."""
         self._set_meta("pass_running", None)
 
-    def record_pass(self, document: Mapping[str, Json], functions: Iterable[str] | None = None) -> None:
+    def record_pass(
+        self,
+        document: Mapping[str, Json],
+        functions: Iterable[str] | None = None,
+        settled: SettledPass | None = None,
+        circumstances: str = "",
+    ) -> None:
         """Store the status after the last pass, for people, and that no pass runs now.
 
-        ``functions`` are the documents of its functions as JSON, in place of those in ``document``.
+        ``functions`` are the documents of its functions as JSON, in place of those in ``document``. ``settled`` is that pass if
+        the next one need not be made, under the same ``circumstances``: a digest of what it depends on besides.
         """
         text = json.dumps(dict(document))
         if functions is not None:
             text = f'{json.dumps(_without_functions(document))[:-1]}, "functions": [{",".join(functions)}]}}'
         self._recorded = document.get("now")
-        self._end_pass("last_pass", text, drops=_LATER)
+        kept = None
+        if settled is not None:
+            kept = settled_pass.following(self._settled, settled, circumstances, _without_functions(document))
+        self._end_pass("last_pass", text, drops=LATER, settled=kept)
 
     def record_later_pass(self, document: Mapping[str, Json]) -> None:
         """Store the status after a pass that left the functions of `record_pass` as they were.
@@ -182,12 +196,13 @@ class StateStore:
         The documents of a thousand functions are a megabyte, which is not written again.
         """
         later = {"after": self._recorded, "document": _without_functions(document)}
-        self._end_pass(_LATER, json.dumps(later))
+        self._end_pass(LATER, json.dumps(later))
 
-    def _end_pass(self, key: str, text: str, drops: str | None = None) -> None:
-        with self._without_waiting(), _writing(self._folder), self._db:
+    def _end_pass(self, key: str, text: str, drops: str | None = None, settled: RecordedPass | None = None) -> None:
+        with self._without_waiting(), writing(self._folder), self._db:
             self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, text))
             self._db.execute("DELETE FROM meta WHERE key IN ('pass_running', ?)", (drops,))
+            settled_pass.put(self._db, settled)
 
     @contextlib.contextmanager
     def _without_waiting(self) -> Iterator[None]:
@@ -217,7 +232,7 @@ class StateStore:
 
     def watches(self) -> tuple[DeploymentWatch, ...]:
         """Return all watches."""
-        with _writing(self._folder):
+        with writing(self._folder):
             return tuple(_read_watches(self._db).values())
 
     def remember_watch(self, watch: DeploymentWatch, version: RemoteFunction | None = None) -> None:
@@ -225,13 +240,13 @@ class StateStore:
         rows = [(_watch_key(watch.function_id), codec.encode_watch(watch))]
         if version is not None:
             rows.append((_watched_key(watch.function_id), codec.encode_version(version)))
-        with _writing(self._folder), self._db:
+        with writing(self._folder), self._db:
             self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
 
     def end_watch(self, function_id: str, *, proven: bool) -> None:
         """Forget a watch; what was ``proven`` by it becomes the previous version."""
         watched = self._meta(_watched_key(function_id))
-        with _writing(self._folder), self._db:
+        with writing(self._folder), self._db:
             if proven and watched is not None:
                 self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_version_key(function_id), watched))
             for key in (_watch_key, _watched_key):
@@ -239,12 +254,12 @@ class StateStore:
 
     def secret_key(self, random: Callable[[int], bytes]) -> bytes:
         """Return the key of the secrets' digests; ``random`` returns that many bytes for a new one."""
-        with _writing(self._folder):
+        with writing(self._folder):
             return secretkey.read_key(self._folder) or secretkey.make_key(self._folder, random)
 
     def back_up(self, remote: RemoteFunction, reason: str, *, keep: bool) -> str:
         """Save a copy of a function and return its name below the backups folder."""
-        with _writing(self._folder):
+        with writing(self._folder):
             return backups.back_up(self._folder / BACKUPS_NAME, remote, reason, self._now(), keep=keep)
 
     def _put(self, owned: Iterable[InventoryRecord]) -> None:
@@ -257,11 +272,11 @@ class StateStore:
             )
 
     def _meta(self, key: str) -> str | None:
-        with _writing(self._folder):
-            return _get_meta(self._db, key)
+        with writing(self._folder):
+            return get_meta(self._db, key)
 
     def _set_meta(self, key: str, value: str | None) -> None:
-        with _writing(self._folder), self._db:
+        with writing(self._folder), self._db:
             if value is None:
                 self._db.execute("DELETE FROM meta WHERE key = ?", (key,))
             else:
@@ -270,27 +285,27 @@ class StateStore:
 
 def read_state(folder: Path, facts: ApiFactsFile | None = None) -> ReconcilerState:
     """Return the content of a state folder, without lock and without writing; empty if nothing is readable."""
-    return dataclasses.replace(_read_only(folder, _load_state) or ReconcilerState(), facts=(facts or _own_facts(folder)).read())
+    return dataclasses.replace(read_only(folder, _load_state) or ReconcilerState(), facts=(facts or _own_facts(folder)).read())
 
 
 def read_owners(folder: Path) -> tuple[str, ...]:
     """Return the owners that a state folder knows, the present one first, without lock and without writing."""
 
     def query(db: sqlite3.Connection) -> tuple[str, ...]:
-        owner = _get_meta(db, "owner")
-        return (*([] if owner is None else [owner]), *json.loads(_get_meta(db, "former_owners") or "[]"))
+        owner = get_meta(db, "owner")
+        return (*([] if owner is None else [owner]), *json.loads(get_meta(db, "former_owners") or "[]"))
 
-    return _read_only(folder, query) or ()
+    return read_only(folder, query) or ()
 
 
 def owns_anything(folder: Path) -> bool:
     """Return whether a state folder knows a function of ours, without lock and without writing."""
-    return bool(_read_only(folder, lambda db: db.execute("SELECT 1 FROM functions LIMIT 1").fetchone()))
+    return bool(read_only(folder, lambda db: db.execute("SELECT 1 FROM functions LIMIT 1").fetchone()))
 
 
 def read_version(folder: Path, function_id: str) -> Version | None:
     """Return a function's previous version that a state folder keeps, without lock and without writing."""
-    text = _read_only(folder, lambda db: _get_meta(db, _version_key(function_id)))
+    text = read_only(folder, lambda db: get_meta(db, _version_key(function_id)))
     return None if text is None else codec.decode_version(text)
 
 
@@ -300,11 +315,11 @@ def _own_facts(folder: Path) -> ApiFactsFile:
 
 def read_last_pass(folder: Path) -> Mapping[str, Json] | None:
     """Return the last pass that was recorded, or None."""
-    rows = _read_only(folder, lambda db: dict(db.execute("SELECT * FROM meta WHERE key IN ('last_pass', ?)", (_LATER,))))
+    rows = read_only(folder, lambda db: dict(db.execute("SELECT * FROM meta WHERE key IN ('last_pass', ?)", (LATER,))))
     if not rows or "last_pass" not in rows:
         return None
     document: dict[str, Json] = json.loads(rows["last_pass"])
-    later = json.loads(rows.get(_LATER, "{}"))
+    later = json.loads(rows.get(LATER, "{}"))
     # Another version may have recorded a pass in between, and knows nothing of the second row.
     return {**document, **later["document"]} if later and later["after"] == document.get("now") else document
 
@@ -315,27 +330,8 @@ def _without_functions(document: Mapping[str, Json]) -> dict[str, Json]:
 
 def read_running_pass(folder: Path) -> Mapping[str, Json] | None:
     """Return the trigger of the pass that runs, and since when, or None; a process that was killed runs none."""
-    text = _read_only(folder, lambda db: _get_meta(db, "pass_running"))
+    text = read_only(folder, lambda db: get_meta(db, "pass_running"))
     return None if text is None or not is_held(folder) else json.loads(text)
-
-
-def _read_only(folder: Path, query: Callable[[sqlite3.Connection], _T]) -> _T | None:
-    path = folder / DATABASE_NAME
-    try:
-        if not path.exists():
-            return None
-        require_regular(path)
-        # A clean database has no write-ahead log: then it is read as it lies, and not even a lock file is made.
-        mode = "mode=ro" if path.with_name(f"{DATABASE_NAME}-wal").exists() else "mode=ro&immutable=1"
-        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=LOCK_TIMEOUT)) as db:
-            _check_version(db)
-            return query(db)
-    except (OSError, sqlite3.Error, _Newer, ValueError, KeyError, TypeError):
-        return None
-
-
-class _Newer(Exception):
-    """The database was written by a newer version."""
 
 
 class _Records:
@@ -374,7 +370,7 @@ def _open(path: Path, patience: float) -> tuple[sqlite3.Connection, list[Invento
         db.execute("PRAGMA synchronous=FULL")
         if db.execute("PRAGMA user_version").fetchone() == (0,) and not db.execute("SELECT 1 FROM sqlite_master").fetchone():
             db.executescript(f"BEGIN; {_CREATE} PRAGMA user_version={SCHEMA}; COMMIT;")
-        _check_version(db)
+        check_version(db)
         _check_whole(db)
         owned = _read_records(db)
         _load_state(db, owned)
@@ -385,12 +381,6 @@ def _open(path: Path, patience: float) -> tuple[sqlite3.Connection, list[Invento
         db.close()
         raise
     return db, owned
-
-
-def _check_version(db: sqlite3.Connection) -> None:
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version != SCHEMA:
-        raise _Newer
 
 
 def _check_whole(db: sqlite3.Connection) -> None:
@@ -422,23 +412,23 @@ def _load_state(db: sqlite3.Connection, known: list[InventoryRecord] | None = No
     intents = [
         codec.decode_intent(number, record) for number, record in db.execute("SELECT id, record FROM intents ORDER BY id")
     ]
-    quota, moves, absences = (_get_meta(db, key) for key in ("quota", "moves", "absences"))
+    quota, moves, absences = (get_meta(db, key) for key in ("quota", "moves", "absences"))
     watches = _read_watches(db)
     failing = {watch.function_id for watch in watches.values() if watch.finding is not None}
     versions = {
         record.function_id: codec.decode_version(text)
         for record in owned
         if (record.quarantine is not None or record.function_id in failing)
-        and (text := _get_meta(db, _version_key(record.function_id))) is not None
+        and (text := get_meta(db, _version_key(record.function_id))) is not None
     }
-    owner = _get_meta(db, "owner")
+    owner = get_meta(db, "owner")
     return ReconcilerState(
         owned={record.function_id: record for record in owned},
         intents=tuple(intents),
         quota=None if quota is None else codec.decode_quota(quota),
-        manifest_present=_get_meta(db, "manifest_present") is not None,
-        project_id=_get_meta(db, "project_id"),
-        owners=frozenset([*([] if owner is None else [owner]), *json.loads(_get_meta(db, "former_owners") or "[]")]),
+        manifest_present=get_meta(db, "manifest_present") is not None,
+        project_id=get_meta(db, "project_id"),
+        owners=frozenset([*([] if owner is None else [owner]), *json.loads(get_meta(db, "former_owners") or "[]")]),
         versions=versions,
         renames=None if moves is None else codec.decode_renames(moves),
         missing={} if absences is None else codec.decode_missing(absences),
@@ -469,22 +459,3 @@ def _watch_key(function_id: str) -> str:
 
 def _watched_key(function_id: str) -> str:
     return f"watched:{function_id}"
-
-
-def _get_meta(db: sqlite3.Connection, key: str) -> str | None:
-    row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-    return None if row is None else str(row[0])
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Map errors of SQLite and the file system to our own error."""
-    try:
-        yield
-    except (sqlite3.Error, OSError) as error:
-        # SQLite has one code for many failures of the disk.
-        hint = writing_hint(error, "free some space, or make the folder writable")
-        raise StateUnusable(
-            f"the state folder {folder} cannot be written: {error}",
-            hint=f"nothing is written to Kapso without a journal: {hint}",
-        ) from error

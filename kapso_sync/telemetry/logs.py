@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.events import Event, FunctionEvent, Level, SourceChanged, SourceUnchanged, fields_of
 from kapso_sync.telemetry.redact import Redactor
+from kapso_sync.units import timestamp
 from kapso_sync.visible import safe_json, visible, without_commands
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _with_context(_logger: object, _method: str, event: MutableMapping[str, Any]
 
 def _timestamp(clock: Clock) -> Processor:
     def stamp(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        moment = clock.now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        moment = timestamp(clock.now())
         return {"timestamp": moment, "level": event.pop("level", None), "event": event.pop("event", None), **event}
 
     return stamp

@@ -33,9 +33,10 @@ from kapso_sync.status.function_views import FunctionViews
 from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.telemetry.metrics import Metrics
 from kapso_sync.urls import is_loopback
-from kapso_sync.wiring.engine import log_settings, make_event_bus, open_session
+from kapso_sync.wiring.engine import open_session
 from kapso_sync.wiring.evidence import learn_secrets
 from kapso_sync.wiring.folder import find_state_folder
+from kapso_sync.wiring.log import log_settings, make_event_bus
 from kapso_sync.wiring.notifications import NotificationDeps, run_notifications
 
 

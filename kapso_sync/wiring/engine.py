@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import secrets
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TextIO
 
 from kapso_sync import __version__
-from kapso_sync.advice import Advise, as_it_is
 from kapso_sync.api import KapsoClient, parse_base_url
 from kapso_sync.clock import SystemClock
 from kapso_sync.errors import KapsoSyncError, Notice
@@ -31,49 +28,22 @@ from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.store.api_facts import ApiFactsFile
 from kapso_sync.store.builds import BuildFolder
 from kapso_sync.store.database import StateStore, owns_anything, read_last_pass, read_state
-from kapso_sync.store.folder import who_may_write_root
 from kapso_sync.store.history import History
 from kapso_sync.store.lock import held
 from kapso_sync.store.secretkey import read_key
 from kapso_sync.telemetry.event_bus import EventBus
-from kapso_sync.telemetry.logs import LogSettings, reconcile_context
-from kapso_sync.telemetry.redact import Redactor
+from kapso_sync.telemetry.logs import reconcile_context
 from kapso_sync.wiring.building import find_npm_packages, make_desired_builder, make_secret_values
+from kapso_sync.wiring.folder import root_notices
 from kapso_sync.wiring.network import find_network
 from kapso_sync.wiring.source import resolve_source
-from kapso_sync.wiring.transport import MayCall, make_transport
+from kapso_sync.wiring.transport import MayCall, make_transport, new_id
+from kapso_sync.wiring.unchanged import circumstances
 
-STATE_ROOT_WRITABLE = (
-    "the folder of the state folders {root} is not this user's alone: {who}. Whoever may write it can have the state replaced; "
-    "set KAPSO_SYNC_STATE_DIR to a folder that this user alone may write"
-)
 TEMPORARY_OWNER = (
     "this folder has no git remote, so its owner, {owner}, is made of its path; a remote that you add becomes the owner, "
     "and KAPSO_SYNC_OWNER keeps one when the folder moves"
 )
-
-
-def make_event_bus(  # noqa: PLR0913 - each is something that another caller decides
-    settings: Settings,
-    stream: TextIO,
-    *,
-    level: str = "info",
-    quiet: bool = False,
-    advise: Advise = as_it_is,
-    colour: bool = False,
-    redactor: Redactor | None = None,
-) -> EventBus:
-    """Return the event bus, which logs to ``stream``; ``level`` is the default level.
-
-    ``redactor`` is the one that everything else of this process is printed through, where there is one.
-    """
-    logs = log_settings(settings, level, colour=colour)
-    return EventBus(logs, stream, SystemClock(), redactor or Redactor(), quiet=quiet, advise=advise)
-
-
-def log_settings(settings: Settings, level: str = "info", *, colour: bool = False) -> LogSettings:
-    """Return the log settings; ``level`` is the default level."""
-    return LogSettings(settings.log_level or level, settings.log_format, colour)
 
 
 @contextlib.asynccontextmanager
@@ -107,7 +77,7 @@ async def open_session(
             emit_source_failure(bus.emit, error)
             emit_failure(bus.emit, error)
             raise
-        notices = (*_owner_notices(source), *_root_notices(source.folder.parent))
+        notices = (*_owner_notices(source), *root_notices(source.folder.parent))
         if settings.prune:
             source.require_stable_owner()
         facts = ApiFactsFile.for_base(source.folder.parent, base_url)
@@ -138,8 +108,8 @@ async def open_session(
             ),
             clock=clock,
             emit=bus.emit,
-            session=_new_id(),
-            settled=None if tracker is None else SettledSteps(),
+            session=new_id(),
+            settled=SettledSteps() if writes else None,
         )
         if store is None:
             yield Session(source, deps, None)
@@ -158,7 +128,17 @@ async def open_session(
         )
         observer.recall(read_last_pass(source.folder) or {})
         yield Session(
-            source, deps, WriteContext(executor, store, observer, history, lambda: reconcile_context(_new_id()), evidence)
+            source,
+            deps,
+            WriteContext(
+                executor,
+                store,
+                observer,
+                history,
+                lambda: reconcile_context(new_id()),
+                evidence,
+                circumstances(settings, source.owner, source.folder.parent, base_url) if tracker is None else "",
+            ),
         )
 
 
@@ -187,10 +167,6 @@ def _fan_out(*listeners: events.Listener) -> events.Listener:
     return emit
 
 
-def _new_id() -> str:
-    return f"{random.getrandbits(48):012x}"
-
-
 @contextlib.asynccontextmanager
 async def open_api(settings: Settings, bus: EventBus) -> AsyncIterator[KapsoClient]:
     """Return a client of the settings' API alone."""
@@ -205,12 +181,6 @@ def _owner_notices(source: ResolvedSource) -> tuple[Notice, ...]:
     if source.owner_is_stable or owns_anything(source.folder):
         return ()
     return (Notice("temporary-owner", TEMPORARY_OWNER.format(owner=source.owner)),)
-
-
-def _root_notices(root: Path) -> tuple[Notice, ...]:
-    """Return a warning if others may put folders of theirs in place of the state folders."""
-    who = who_may_write_root(root)
-    return () if who is None else (Notice("state-root-writable", STATE_ROOT_WRITABLE.format(root=root, who=who)),)
 
 
 def _policy(settings: Settings, owner: str) -> Policy:

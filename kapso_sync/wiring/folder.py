@@ -10,7 +10,7 @@ from pathlib import Path
 import platformdirs
 
 from kapso_sync.api.base_url import parse_base_url
-from kapso_sync.errors import ConfigError
+from kapso_sync.errors import ConfigError, Notice
 from kapso_sync.model import events
 from kapso_sync.permissions import describe_owner
 from kapso_sync.settings import Settings
@@ -18,7 +18,12 @@ from kapso_sync.sources.folder import FolderSource
 from kapso_sync.sources.identity import find_origin, find_work_tree, owner_of_folder, state_folder_name
 from kapso_sync.sources.resolved import ResolvedSource
 from kapso_sync.sources.spec import SourceKind, SourceSpec, parse_source
-from kapso_sync.store.folder import require_private
+from kapso_sync.store.folder import require_private, who_may_write_root
+
+STATE_ROOT_WRITABLE = (
+    "the folder of the state folders {root} is not this user's alone: {who}. Whoever may write it can have the state replaced; "
+    "set KAPSO_SYNC_STATE_DIR to a folder that this user alone may write"
+)
 
 
 def source_spec(settings: Settings) -> SourceSpec:
@@ -69,6 +74,12 @@ def _readable(root: Path) -> Path:
             hint="run as its owner, or set KAPSO_SYNC_STATE_DIR to a folder that this user may write",
         )
     return root
+
+
+def root_notices(root: Path) -> tuple[Notice, ...]:
+    """Return a warning if others may put folders of theirs in place of the state folders."""
+    who = who_may_write_root(root)
+    return () if who is None else (Notice("state-root-writable", STATE_ROOT_WRITABLE.format(root=root, who=who)),)
 
 
 def refuse_unverifiable(settings: Settings, spec: SourceSpec) -> None:

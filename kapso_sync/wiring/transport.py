@@ -55,3 +55,8 @@ def make_transport(  # noqa: PLR0913 - each is something that another caller dec
         scrub=redactor.text,
         may_call=may_call,
     )
+
+
+def new_id() -> str:
+    """Return a new id for a session, or for the log lines of a pass."""
+    return f"{random.getrandbits(48):012x}"

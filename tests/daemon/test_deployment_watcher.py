@@ -20,7 +20,8 @@ from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import Check, Desired, DesiredFunction, WatchPolicy
 from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.functions import Invocation, InvocationRecord, InvokeRequest, code_hash
-from kapso_sync.model.plan import Blocked, BlockedBy, PassOverrides, Rollback, Update
+from kapso_sync.model.plan import Blocked, BlockedBy, Rollback, Update
+from kapso_sync.model.policies import PassOverrides
 from kapso_sync.model.report import Report, Result
 from kapso_sync.model.state import DeploymentWatch, QuarantineReason, Tally
 from kapso_sync.reconcile.apply.executor import ExecutorSettings

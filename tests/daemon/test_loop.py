@@ -28,7 +28,8 @@ from kapso_sync.daemon.loop import (
 from kapso_sync.daemon.triggers import Trigger, TriggerQueue
 from kapso_sync.errors import ApiUnavailable, Call, KapsoSyncError, NotLeading, SourceUnavailable, SourceUnverified, UsageError
 from kapso_sync.model import events
-from kapso_sync.model.plan import Blocked, BlockedBy, PassOverrides, Plan
+from kapso_sync.model.plan import Blocked, BlockedBy, Plan
+from kapso_sync.model.policies import PassOverrides
 from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.model.source import Revision
 from kapso_sync.model.status import Suspension

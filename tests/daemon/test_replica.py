@@ -30,7 +30,7 @@ from kapso_sync.daemon.replica import Replica, ReplicaCallbacks, ReplicaDeps
 from kapso_sync.daemon.triggers import Trigger
 from kapso_sync.errors import LeaseError
 from kapso_sync.model import events
-from kapso_sync.model.plan import PassOverrides
+from kapso_sync.model.policies import PassOverrides
 from kapso_sync.model.status import Role, Suspension
 from tests.daemon.leases import Election, LeaseLink, election
 from tests.virtual_time import in_virtual_time

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from kapso_sync.errors import KapsoSyncError
+from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.desired import MODULE_TAIL, Check, CodeStyle, Desired, DesiredFunction
 from kapso_sync.model.functions import Invocation
 from kapso_sync.model.report import Result
-from kapso_sync.model.state import ApiFacts
 from kapso_sync.store.database import StateStore
 from tests.builders import CODE_A, CODE_B, desired, want
 from tests.reconcile.passes import Bench

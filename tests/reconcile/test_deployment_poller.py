@@ -11,10 +11,10 @@ from typing import ClassVar
 
 import pytest
 
+from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.desired import DesiredFunction
 from kapso_sync.model.functions import CallBudget, FunctionList, Json, RemoteFunction
 from kapso_sync.model.report import Result
-from kapso_sync.model.state import ApiFacts
 from kapso_sync.reconcile.apply.deployment_poller import PollPace, RunningDeployment
 from kapso_sync.store.api_facts import ApiFactsFile
 from tests.builders import CODE_A, CODE_B, desired, remote, want

@@ -14,9 +14,9 @@ from kapso_sync.emulator.options import Behaviour
 from kapso_sync.emulator.records import Function
 from kapso_sync.emulator.world import EmulatedProject
 from kapso_sync.errors import ApiUnavailable
+from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.functions import Invocation, Json, RemoteFunction
 from kapso_sync.model.ports import FunctionsApi
-from kapso_sync.model.state import ApiFacts
 from tests.clock import VirtualClock
 from tests.world import Fate, WorldApi, new_world
 from tests.worlds import worlds

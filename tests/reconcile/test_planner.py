@@ -8,12 +8,13 @@ from dataclasses import replace
 import pytest
 
 from kapso_sync.errors import EmptySource, ExitCode
+from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.desired import Check, CheckMethod, CheckSignature, Desired, DesiredFunction, Entry, UnusableFunction
 from kapso_sync.model.functions import DeploymentStatus, RemoteFunction
 from kapso_sync.model.ownership import mark_for, without_digests
 from kapso_sync.model.plan import Blocked, BlockedBy, Deploy, Invalid, Modify, NoChange, Origin, Plan, Policy, Step
 from kapso_sync.model.policies import AdoptPolicy, DriftPolicy, MaxDelete
-from kapso_sync.model.state import ApiFacts, Intent, IntentKind, LiveContent, QuotaRefusal, ReconcilerState
+from kapso_sync.model.state import Intent, IntentKind, LiveContent, QuotaRefusal, ReconcilerState
 from kapso_sync.reconcile.plan.guard import Guarded, Limits, guard
 from kapso_sync.reconcile.plan.intents import resolve_intents
 from kapso_sync.reconcile.plan.planner import make_plan

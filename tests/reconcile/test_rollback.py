@@ -19,7 +19,8 @@ from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import Check, Desired, DesiredFunction, EnvSecret, RolloutPolicy, SecretValue
 from kapso_sync.model.events import Event
 from kapso_sync.model.functions import Invocation, InvokeRequest, code_hash
-from kapso_sync.model.plan import Blocked, NoChange, PassOverrides, Rollback
+from kapso_sync.model.plan import Blocked, NoChange, Rollback
+from kapso_sync.model.policies import PassOverrides
 from kapso_sync.model.report import Report, Result
 from kapso_sync.model.state import QuarantineReason
 from kapso_sync.reconcile.cycle import PassRequest

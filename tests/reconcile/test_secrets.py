@@ -12,13 +12,13 @@ import pytest
 
 from kapso_sync.emulator.options import Behaviour
 from kapso_sync.errors import ApiRejected, Call, KapsoSyncError, SecretRoutesUnavailable
+from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.desired import Check, Desired, DesiredFunction, KeepSecret, PlainSecret, SecretValue
 from kapso_sync.model.events import SecretLost
 from kapso_sync.model.functions import Invocation, Json, RemoteSecret
-from kapso_sync.model.plan import Blocked, NoChange, PassOverrides
-from kapso_sync.model.policies import UnknownSecrets
+from kapso_sync.model.plan import Blocked, NoChange
+from kapso_sync.model.policies import PassOverrides, UnknownSecrets
 from kapso_sync.model.report import Report, Result
-from kapso_sync.model.state import ApiFacts
 from kapso_sync.reconcile.cycle import PassRequest
 from kapso_sync.reconcile.desired import keyed_digest
 from kapso_sync.store.database import StateStore

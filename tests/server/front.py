@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model.function_view import BackupView, FunctionRecord, InvocationsView
-from kapso_sync.model.plan import PassOverrides
+from kapso_sync.model.policies import PassOverrides
 from kapso_sync.model.status import DaemonStatus, FunctionStatus
 from kapso_sync.server.app import make_app
 from kapso_sync.server.control import ServerLimits

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from kapso_sync.errors import ConfigError, LeaseError, StateUnusable
-from kapso_sync.model.plan import PassOverrides
+from kapso_sync.model.policies import PassOverrides
 from kapso_sync.model.status import Suspension, status_document
 from kapso_sync.server.control import ServerLimits
 from kapso_sync.server.serve import FREE_PIECES, MAX_HEAD_LINES, MIN_PIECE_BYTES

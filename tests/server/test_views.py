@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from kapso_sync.errors import ApiUnavailable, Call, ConfigError, StateUnusable
-from kapso_sync.model.plan import PassOverrides
+from kapso_sync.model.policies import PassOverrides
 from kapso_sync.server.control import ServerLimits
 from tests.server.front import TOKEN, DaemonStub, open_server
 from tests.server.statuses import BACKUP, BAD, GOOD, STANDBY, SUSPENDED, WORSE, function, status

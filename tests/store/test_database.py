@@ -29,7 +29,8 @@ from kapso_sync.model.state import (
     WatchFinding,
 )
 from kapso_sync.store import codec
-from kapso_sync.store.database import DATABASE_NAME, StateStore, read_last_pass, read_running_pass, read_state
+from kapso_sync.store.connection import DATABASE_NAME
+from kapso_sync.store.database import StateStore, read_last_pass, read_running_pass, read_state
 from kapso_sync.store.lock import held
 from tests.builders import CODE_A, CODE_B, DAWN, content, moment, owned, remote
 

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from kapso_sync.errors import ExitCode, StateExposed, StateUnusable
-from kapso_sync.model.state import ApiFacts
+from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.store.api_facts import ApiFactsFile
 from kapso_sync.store.backups import read_backup
+from kapso_sync.store.connection import DATABASE_NAME
 from kapso_sync.store.daemon_files import ADDRESS_NAME, TOKEN_NAME, DaemonFiles
-from kapso_sync.store.database import DATABASE_NAME, StateStore, read_last_pass
+from kapso_sync.store.database import StateStore, read_last_pass
 from kapso_sync.store.folder import is_private, require_private, who_may_write_root
 from kapso_sync.store.history import HISTORY_NAME, History, read_history
 from kapso_sync.store.lock import HOLDER_NAME, held, holder, is_held

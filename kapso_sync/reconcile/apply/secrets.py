@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 
 from kapso_sync.errors import ApiError, ApiNotFound, ApiUnsupported, SecretNameTaken
 from kapso_sync.model import events
+from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import SecretValue
 from kapso_sync.model.functions import RemoteFunction, RemoteSecret
 from kapso_sync.model.plan import Modify, Rename, SecretChanges, Write
 from kapso_sync.model.ports import FunctionsApi, Store
-from kapso_sync.model.state import ApiFacts, KnownSecrets
+from kapso_sync.model.state import KnownSecrets
 from kapso_sync.reconcile.apply.writer import Written
 from kapso_sync.reconcile.plan.secrets import LOST_HINT, SecretListing, learned_secrets, listing_from, secret_changes
 

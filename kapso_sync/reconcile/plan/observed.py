@@ -37,7 +37,7 @@ class Observed:
 
     ``owner`` is who we are. ``uncertain`` holds, by function id, the deployments that were requested and not seen to end.
     ``secrets`` holds the names of secrets of those functions that Kapso was asked for. ``garbled`` are records that cannot be
-    believed: nothing is done about the functions that they may be.
+    believed: nothing is done about the functions that they may be. ``digest`` is as in `FunctionList`.
     """
 
     functions: tuple[RemoteFunction, ...]
@@ -47,6 +47,7 @@ class Observed:
     closed_intents: tuple[int, ...] = ()
     secrets: Mapping[str, SecretListing] = field(default_factory=dict)
     garbled: tuple[GarbledRecord, ...] = ()
+    digest: str = ""
 
     def with_secrets(self, secrets: Mapping[str, SecretListing]) -> Observed:
         """Return the observation with these names of secrets; what was derived from everything else still holds."""

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.desired import DesiredFunction
 from kapso_sync.model.functions import DeploymentStatus, RemoteFunction, RemoteSecret, SecretType
 from kapso_sync.model.plan import SecretChanges
 from kapso_sync.model.policies import UnknownSecrets
-from kapso_sync.model.state import ApiFacts, InventoryRecord, KnownSecrets
+from kapso_sync.model.state import InventoryRecord, KnownSecrets
 
 MAX_LISTING_AGE = timedelta(days=1)
 """Names are listed at least this often: somebody may have removed one, and nothing else would show it."""

@@ -1,4 +1,4 @@
-"""Remembers the steps of functions that were found in sync, so that the next plan looks only at what has changed. Pure.
+"""Remembers what was found in sync, so that the next plan looks only at what has changed, or is not made at all. Pure.
 
 A step is used again only if everything that it was made from is the same: git's entry and code, Kapso's record, our record of
 it, and what holds for all functions, such as the policy. A function with secrets, or with anything else under way, is always
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from kapso_sync.model.desired import CodeStyle, DesiredFunction, Entry
+from kapso_sync.model.desired import CodeStyle, Desired, DesiredFunction, Entry
 from kapso_sync.model.functions import CODE, Json, RemoteFunction
-from kapso_sync.model.plan import NoChange, Policy
+from kapso_sync.model.plan import NoChange, Plan, Policy
+from kapso_sync.model.settled import SettledPass
 from kapso_sync.model.state import InventoryRecord
 from kapso_sync.reconcile.plan.observed import Observed
 
@@ -67,6 +68,24 @@ class SettledSteps:
         if known is None or step.record is not None or want.entry.secrets or step.lost_secrets or _under_way(remote, observed):
             return
         self._steps[want.slug] = _Settled(step, want.entry, want.style, want.content[CODE], _identity(remote), known)
+
+    def cover(self, plan: Plan) -> bool:
+        """Return whether the last plan that was made consists of steps that `find` may return, and of nothing else."""
+        return self._steps.keys() == {step.slug for step in plan.steps}
+
+
+def settled_pass(steps: SettledSteps, plan: Plan, desired: Desired, observed: Observed, snapshot: str) -> SettledPass | None:
+    """Return what a whole pass was made from if it must find the same again while that is the same, or None.
+
+    ``plan`` is the plan that was made last with ``steps``, and ``snapshot`` the digest of what ``desired`` was built from.
+    """
+    if not plan.steps or not steps.cover(plan):
+        return None
+    to_do = plan.missing or plan.forget or plan.vacations or plan.renames or observed.closed_intents
+    to_report = plan.notices or observed.garbled or desired.misnamed
+    if to_do or to_report or not desired.self_contained or not observed.digest:
+        return None
+    return SettledPass(len(plan.steps), snapshot, observed.digest)
 
 
 def _under_way(remote: RemoteFunction, observed: Observed) -> bool:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kapso_sync.errors import Notice
+from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.desired import Desired, DesiredFunction
 from kapso_sync.model.functions import DeploymentStatus, FunctionType, RemoteFunction
 from kapso_sync.model.plan import NoChange, Step
 from kapso_sync.model.source import REMOTE_MAP
-from kapso_sync.model.state import ApiFacts
 from kapso_sync.reconcile.plan.observed import Claim, Observed
 
 NAMED = 5

@@ -17,8 +17,8 @@ from kapso_sync.cli.render import print_plan, print_report
 from kapso_sync.errors import Call, KapsoSyncError
 from kapso_sync.model.desired import Desired
 from kapso_sync.model.functions import InvokeRequest, canonical_json, content_hash
-from kapso_sync.model.plan import PassOverrides, Policy
-from kapso_sync.model.policies import MaxDelete
+from kapso_sync.model.plan import Policy
+from kapso_sync.model.policies import MaxDelete, PassOverrides
 from kapso_sync.model.source import Snapshot
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.model.users import UserKind

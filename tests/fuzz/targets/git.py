@@ -13,7 +13,7 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kapso_sync.cli.render import revision_line
+from kapso_sync.cli.summary import revision_line
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.sources.command import Git, GitCredentials
 from kapso_sync.sources.git import GitSource

@@ -1,0 +1,72 @@
+"""``sync`` and ``plan`` where nothing has changed: they say so without loading what makes a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kapso_sync.cli.context import CommandContext
+from kapso_sync.cli.pass_args import PassArgs
+from kapso_sync.cli.runner import run_to_end
+from kapso_sync.cli.summary import cost, in_sync_summary, print_plan_heading
+from kapso_sync.errors import ExitCode
+from kapso_sync.settings import Settings
+from kapso_sync.wiring.unchanged import UnchangedPass, find_unchanged
+
+_SILENT = ("off", "error")
+"""Levels at which nothing is logged of a pass that finds nothing to do."""
+
+
+def sync_unchanged(args: PassArgs) -> int | None:
+    """Print the report of a pass that need not be made, and return the exit code; None: it has to be made."""
+    if not args.is_whole or args.json_output or args.remote_map:
+        return None
+
+    def print_found(found: UnchangedPass, settings: Settings) -> None:
+        _log(args.context, settings, found)
+        args.context.stdout().line(f"{found.functions} in sync. {cost(found.api_calls, found.seconds)}", style="bold")
+
+    return _run(args, print_found, writes=True, trigger="sync")
+
+
+def plan_unchanged(args: PassArgs) -> int | None:
+    """Print the plan of a pass that need not be made, and return the exit code; None: it has to be made."""
+    if not args.is_whole or args.json_output:
+        return None
+
+    def print_found(found: UnchangedPass, _: Settings) -> None:
+        console = args.context.stdout()
+        print_plan_heading(console, found.source, found.revision, found.owner)
+        console.blank()
+        console.line(in_sync_summary(found.functions), style="bold")
+
+    return _run(args, print_found, writes=False, trigger="plan")
+
+
+def _run(args: PassArgs, print_found: Callable[[UnchangedPass, Settings], None], *, writes: bool, trigger: str) -> int | None:
+    settings = args.context.load_settings()
+    made = False
+
+    async def work() -> int:
+        nonlocal made
+        found = await find_unchanged(settings, args.context.redactor, writes=writes, trigger=trigger)
+        made = found is None
+        if found is not None:
+            print_found(found, settings)
+        return int(ExitCode.OK)
+
+    # If the pass has to be made, its modules are loaded next.
+    code = run_to_end(work, collects=False)
+    return None if made else code
+
+
+def _log(context: CommandContext, settings: Settings, found: UnchangedPass) -> None:
+    """Log what a pass that was made would have logged."""
+    errors = context.stderr()
+    if (settings.log_level or ("off" if errors.terminal else "info")) in _SILENT:
+        return
+    from kapso_sync.telemetry.logs import reconcile_context
+
+    bus = context.event_bus(settings, level="info", console=errors)
+    with reconcile_context(found.id):
+        for event in found.events:
+            bus.emit(event)

@@ -1,0 +1,70 @@
+"""Opens the database of a state folder for reading, and holds what its readers and its writer have in common."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from kapso_sync.errors import StateUnusable
+from kapso_sync.files import require_regular
+from kapso_sync.store.full_disk import writing_hint
+
+DATABASE_NAME = "state.db"
+SCHEMA = 1
+LOCK_TIMEOUT = 5.0
+"""Seconds to wait for another process's transaction. Only readers can hold one, since writers hold the lock."""
+
+LATER = "later_pass"
+"""The key of the status after a pass that left the functions of the last recorded pass as they were."""
+
+_T = TypeVar("_T")
+
+
+def read_only(folder: Path, query: Callable[[sqlite3.Connection], _T]) -> _T | None:
+    """Return what a query finds in a state folder, without lock and without writing; None if nothing is readable."""
+    path = folder / DATABASE_NAME
+    try:
+        if not path.exists():
+            return None
+        require_regular(path)
+        # A clean database has no write-ahead log: then it is read as it lies, and not even a lock file is made.
+        mode = "mode=ro" if path.with_name(f"{DATABASE_NAME}-wal").exists() else "mode=ro&immutable=1"
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=LOCK_TIMEOUT)) as db:
+            check_version(db)
+            return query(db)
+    except (OSError, sqlite3.Error, Newer, ValueError, KeyError, TypeError):
+        return None
+
+
+class Newer(Exception):
+    """The database was written by a newer version."""
+
+
+def check_version(db: sqlite3.Connection) -> None:
+    """Raise `Newer` if another version made the database."""
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version != SCHEMA:
+        raise Newer
+
+
+def get_meta(db: sqlite3.Connection, key: str) -> str | None:
+    """Return the value of a key, or None."""
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Map errors of SQLite and the file system to our own error."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        # SQLite has one code for many failures of the disk.
+        hint = writing_hint(error, "free some space, or make the folder writable")
+        raise StateUnusable(
+            f"the state folder {folder} cannot be written: {error}",
+            hint=f"nothing is written to Kapso without a journal: {hint}",
+        ) from error

@@ -1,0 +1,81 @@
+"""Keeps the last pass as long as the next one need not be made: from its end until somebody opens the state for writing.
+
+Whoever opens it may change what a plan is made from, or be killed meanwhile, so nothing is kept from then on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+
+from kapso_sync.model.functions import Json
+from kapso_sync.model.settled import RecordedPass, SettledPass
+from kapso_sync.store.connection import DATABASE_NAME, LATER, LOCK_TIMEOUT, get_meta, read_only, writing
+
+_KEY = "settled_pass"
+
+
+def read(folder: Path) -> RecordedPass | None:
+    """Return the pass that a state folder keeps, without lock and without writing; None if there is none to be relied on."""
+    return read_only(folder, _current)
+
+
+def take(db: sqlite3.Connection) -> RecordedPass | None:
+    """Return the pass that is kept, and keep it no longer. Raises `sqlite3.Error`."""
+    kept = get_meta(db, _KEY)
+    if kept is None:
+        return None
+    with db:
+        db.execute("DELETE FROM meta WHERE key = ?", (_KEY,))
+    return _decoded(kept)
+
+
+def put(db: sqlite3.Connection, recorded: RecordedPass | None) -> None:
+    """Keep a pass or none, in place of the one before, as a part of the caller's transaction. Raises `sqlite3.Error`."""
+    db.execute("DELETE FROM meta WHERE key = ?", (_KEY,))
+    if recorded is not None:
+        db.execute("INSERT INTO meta VALUES (?, ?)", (_KEY, json.dumps(dataclasses.asdict(recorded))))
+
+
+def following(
+    before: RecordedPass | None, settled: SettledPass, circumstances: str, status: Mapping[str, Json]
+) -> RecordedPass:
+    """Return the record of a pass that followed ``before``, made in these circumstances, with the status after it."""
+    same = before is not None and (before.circumstances, before.settled.snapshot) == (circumstances, settled.snapshot)
+    steady = not same or (before is not None and before.settled.listed == settled.listed)
+    return RecordedPass(settled, circumstances, steady, status, status.get("now"))
+
+
+def record_again(folder: Path, recorded: RecordedPass, status: Mapping[str, Json]) -> None:
+    """Store the status after a pass that was not made, since it had to end like the recorded one; the caller holds the lock.
+
+    Only people read it. Raises `StateUnusable`.
+    """
+    later = json.dumps({"after": recorded.recorded_at, "document": dict(status)})
+    with writing(folder), contextlib.closing(sqlite3.connect(folder / DATABASE_NAME, timeout=LOCK_TIMEOUT)) as db, db:
+        db.execute("PRAGMA synchronous=NORMAL")
+        db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (LATER, later))
+
+
+def _current(db: sqlite3.Connection) -> RecordedPass | None:
+    """Return the pass that is kept, if it is the last one: an older version records passes, and knows nothing of it."""
+    kept = get_meta(db, _KEY)
+    recorded = None if kept is None else _decoded(kept)
+    if recorded is None or not isinstance(recorded.recorded_at, str):
+        return None
+    beginning = db.execute("SELECT substr(value, 1, 200) FROM meta WHERE key = 'last_pass'").fetchone()
+    return recorded if beginning is not None and json.dumps(recorded.recorded_at) in beginning[0] else None
+
+
+def _decoded(text: str) -> RecordedPass | None:
+    """Return the pass; one that another version wrote otherwise is none, which costs a pass and nothing else."""
+    try:
+        document = json.loads(text)
+        recorded = RecordedPass(**{**document, "settled": SettledPass(**document["settled"])})
+        return recorded if isinstance(recorded.status["last_pass"], dict) else None
+    except (ValueError, TypeError, KeyError):
+        return None
