@@ -24,7 +24,10 @@ def main() -> None:
 
     use_safe_streams()
     sys.excepthook = print_traceback
-    sys.exit(run_command_line(sys.argv[1:]))
+    code = run_command_line(sys.argv[1:])
+    # The interpreter looks for garbage once more before it ends, and all of it goes with the process.
+    gc.freeze()
+    sys.exit(code)
 
 
 if __name__ == "__main__":

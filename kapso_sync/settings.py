@@ -5,7 +5,6 @@ No other module reads the environment.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -373,6 +372,8 @@ def _unknown_variables(environment: Mapping[str, str]) -> tuple[Notice, ...]:
     notices = []
     for name in sorted(environment):
         if name.startswith("KAPSO_SYNC_") and name not in known:
+            import difflib  # noqa: PLC0415 - only a mistake needs it
+
             endings = {setting.removeprefix("KAPSO_SYNC_"): setting for setting in known}
             close = difflib.get_close_matches(name.removeprefix("KAPSO_SYNC_"), endings, n=1)
             hint = f"; did you mean {endings[close[0]]}?" if close else ""

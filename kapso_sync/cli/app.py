@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 import sys
 from collections.abc import Sequence
@@ -126,6 +125,8 @@ class _Group(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in self.commands and not name.startswith("-"):
+            import difflib
+
             close = difflib.get_close_matches(name, self.commands, n=1, cutoff=0.75)
             known = f"did you mean `kapso-sync {close[0]}`?" if close else "`kapso-sync help` lists the commands"
             raise UsageError(f"there is no command `{name}`", hint=_with_first_word(HABITS.get(name, known), args[1:]))
