@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from kapso_sync.cli.context import CommandContext
@@ -22,7 +23,7 @@ def sync_unchanged(args: PassArgs) -> int | None:
         return None
 
     def print_found(found: UnchangedPass, settings: Settings) -> None:
-        _log(args.context, settings, found)
+        _log(args.context, settings, found, "info")
         args.context.stdout().line(f"{found.functions} in sync. {cost(found.api_calls, found.seconds)}", style="bold")
 
     return _run(args, print_found, writes=True, trigger="sync")
@@ -33,7 +34,8 @@ def plan_unchanged(args: PassArgs) -> int | None:
     if not args.is_whole or args.json_output:
         return None
 
-    def print_found(found: UnchangedPass, _: Settings) -> None:
+    def print_found(found: UnchangedPass, settings: Settings) -> None:
+        _log(args.context, settings, found, "error")
         console = args.context.stdout()
         print_plan_heading(console, found.source, found.revision, found.owner)
         console.blank()
@@ -59,14 +61,14 @@ def _run(args: PassArgs, print_found: Callable[[UnchangedPass, Settings], None],
     return None if made else code
 
 
-def _log(context: CommandContext, settings: Settings, found: UnchangedPass) -> None:
-    """Log what a pass that was made would have logged."""
+def _log(context: CommandContext, settings: Settings, found: UnchangedPass, level: str) -> None:
+    """Log what a pass that was made would have logged; ``level`` is the default level."""
     errors = context.stderr()
-    if (settings.log_level or ("off" if errors.terminal else "info")) in _SILENT:
+    if (settings.log_level or ("off" if errors.terminal else level)) in _SILENT:
         return
     from kapso_sync.telemetry.logs import reconcile_context
 
-    bus = context.event_bus(settings, level="info", console=errors)
-    with reconcile_context(found.id):
+    bus = context.event_bus(settings, level=level, console=errors)
+    with reconcile_context(found.id) if found.id is not None else contextlib.nullcontext():
         for event in found.events:
             bus.emit(event)

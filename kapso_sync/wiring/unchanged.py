@@ -41,7 +41,7 @@ _NO_PART_OF_IT = frozenset({"source", "state_dir", "log_level", "log_format"})
 class UnchangedPass:
     """A pass that was not made: all ``functions`` of the source are in sync, and there is nothing else to report.
 
-    ``events`` are those of a pass that was made and found the same, and ``id`` is theirs in the log.
+    ``events`` are those of a pass that was made and found the same, and ``id`` is theirs in the log; a plan has none.
     """
 
     source: str
@@ -50,7 +50,7 @@ class UnchangedPass:
     functions: int
     api_calls: int
     seconds: float
-    id: str
+    id: str | None
     events: tuple[events.Event, ...] = field(repr=False)
 
 
@@ -92,7 +92,8 @@ async def _find(settings: Settings, redactor: Redactor, *, writes: bool, trigger
         return None
     with held(folder, clock.now()) if writes else contextlib.nullcontext():
         started, started_at = clock.monotonic(), clock.now()
-        emit(events.ReconcileStarted(trigger=trigger))
+        if writes:
+            emit(events.ReconcileStarted(trigger=trigger))
         recorded = settled_pass.read(folder)
         source = await resolve_folder(settings, spec, folder, emit)
         revision = await _same_source(settings, source, recorded, base_url)
@@ -106,13 +107,14 @@ async def _find(settings: Settings, redactor: Redactor, *, writes: bool, trigger
                 return None
         count, calls, seconds = recorded.settled.functions, transport.calls, clock.monotonic() - started
         emit(events.PlanComputed(summary=recorded.status["last_pass"]["summary"], functions=()))
-        emit(_finished(count, calls, seconds))
         if writes:
+            emit(_finished(count, calls, seconds))
             times = {"started_at": timestamp(started_at), "now": timestamp(clock.now())}
             last = {"finished_at": times["now"], "trigger": trigger, "duration_s": round(seconds, 3), "api_calls": calls}
             status = {**recorded.status, **times, "last_pass": {**recorded.status["last_pass"], **last}}
             settled_pass.record_again(folder, recorded, status)
-        return UnchangedPass(spec.location, source.owner, revision, count, calls, seconds, new_id(), tuple(happened))
+        pass_id = new_id() if writes else None
+        return UnchangedPass(spec.location, source.owner, revision, count, calls, seconds, pass_id, tuple(happened))
 
 
 async def _same_source(

@@ -555,7 +555,7 @@ def test_the_command_of_a_hint_works_where_it_is_printed(part: str, bench: Bench
 TEXTS_THAT_ARE_NO_HINTS = {
     "kapso_sync/advice.py",
     "kapso_sync/cli/console.py: `kapso-sync ",
-    "kapso_sync/cli/sync.py: `kapso-sync sync",
+    "kapso_sync/cli/pass_args.py: `kapso-sync sync",
 }
 """Files, and texts, that handle commands and tell nobody to run one."""
 

@@ -1,0 +1,335 @@
+"""A pass that need not be made is recognised only where a whole one would find nothing to do, and looks like it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from kapso_sync.settings import load_settings
+from kapso_sync.store.connection import DATABASE_NAME
+from kapso_sync.store.database import StateStore
+from kapso_sync.store.lock import held
+from kapso_sync.telemetry.redact import Redactor
+from kapso_sync.wiring.unchanged import UnchangedPass, find_unchanged
+from tests.clock import VirtualClock
+from tests.program import answering, git, kapso_sync, write_functions
+from tests.served import Served
+
+Environment = dict[str, str]
+MANIFEST = "version: 1\nfunctions:\n  greet:\n  part:\n"
+MAKES_A_PASS = ("kapso_sync.reconcile.plan.planner", "kapso_sync.manifest.reader", "kapso_sync.store.database")
+"""Modules that only a pass needs that is made."""
+
+
+@dataclass
+class Bench:
+    """A folder that was synced twice, so that the last pass found everything in sync."""
+
+    kapso: Served
+    folder: Path
+    environment: Environment
+
+    def sync(self, *options: str) -> str:
+        ran = kapso_sync("sync", str(self.folder), *options, environment=self.environment)
+        assert ran.code == 0, ran
+        return ran.out
+
+    def settle(self) -> None:
+        while "in sync." not in self.sync():
+            pass
+        self.sync()
+
+    def found(self, *, writes: bool = False) -> UnchangedPass | None:
+        """The pass that need not be made, if the next one need not."""
+        settings = load_settings({"source": str(self.folder)}, environment=self.environment)
+        return asyncio.run(find_unchanged(settings, Redactor(), writes=writes, trigger="sync"))
+
+    @property
+    def state(self) -> Path:
+        (database,) = Path(self.environment["KAPSO_SYNC_STATE_DIR"]).glob(f"*/{DATABASE_NAME}")
+        return database.parent
+
+
+@pytest.fixture
+def bench(kapso: Served, folder: Path, environment: Environment) -> Bench:
+    (folder / "manifest.yaml").write_text(MANIFEST, encoding="utf-8")
+    (folder / "tsconfig.json").write_text("{}", encoding="utf-8")
+    bench = Bench(kapso, folder, environment)
+    bench.settle()
+    assert bench.found() is not None
+    return bench
+
+
+def without_times(text: str) -> str:
+    """Return the text without what differs between any two passes: times, durations and ids of passes."""
+    text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME", text)
+    text = re.sub(r'("(?:duration_s|duration_ms|reconcile_id|rate_remaining)": )[^,}]+', r"\1X", text)
+    return re.sub(r"\d+\.\d s\.", "X s.", text)
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "error"])
+def test_it_prints_logs_and_records_what_a_whole_pass_does(bench: Bench, level: str) -> None:
+    """Nobody can tell them apart, but by what is loaded; Kapso is asked for the same."""
+    bench.environment["KAPSO_SYNC_LOG_LEVEL"] = level
+    bench.settle()
+    seen = []
+    for whole in (True, False):
+        if whole:
+            begin_another_pass(bench)
+        assert (bench.found() is None) is whole
+        bench.kapso.forget_requests()
+        ran = kapso_sync("sync", str(bench.folder), environment=bench.environment)
+        status = kapso_sync("status", str(bench.folder), "--json", environment=bench.environment).out
+        seen.append([ran.code, *map(without_times, (ran.out, ran.err, status)), bench.kapso.calls()])
+    assert seen[0] == seen[1]
+    seen.clear()
+    for whole in (True, False):
+        begin_another_pass(bench) if whole else bench.settle()
+        assert (bench.found() is None) is whole
+        ran = kapso_sync("plan", str(bench.folder), environment=bench.environment)
+        seen.append([ran.code, *map(without_times, (ran.out, ran.err))])
+    assert seen[0] == seen[1]
+
+
+def test_its_time_is_that_of_the_last_pass(bench: Bench) -> None:
+    def finished_at() -> str:
+        document = kapso_sync("status", str(bench.folder), "--json", environment=bench.environment).document
+        return str(document["last_pass"]["finished_at"])
+
+    before = finished_at()
+    assert bench.found(writes=True) is not None
+    assert finished_at() > before
+    assert bench.found(writes=False) is not None
+
+
+def test_it_loads_nothing_that_makes_a_pass(bench: Bench) -> None:
+    """What it saves is loading: one that has to be made loads all of them."""
+    script = (
+        "import sys\nfrom kapso_sync.__main__ import main\n"
+        f"try: main()\nfinally: print(*[name for name in {MAKES_A_PASS} if name in sys.modules])"
+    )
+
+    def loaded(*command: str) -> str:
+        environment = {**os.environ, **bench.environment}
+        return subprocess.check_output([sys.executable, "-c", script, *command], env=environment, text=True).splitlines()[-1]
+
+    for command in ("sync", "plan"):
+        assert loaded(command, str(bench.folder)) == ""
+    assert loaded("plan", str(bench.folder), "--json").split() == list(MAKES_A_PASS)
+
+
+def change_code(bench: Bench) -> None:
+    (bench.folder / "greet.js").write_text(answering("changed"), encoding="utf-8")
+
+
+def change_code_within_a_tick(bench: Bench) -> None:
+    """With the size and the times of before."""
+    path = bench.folder / "greet.js"
+    before = path.stat()
+    path.write_text(path.read_text(encoding="utf-8").replace("hello", "hullo"), encoding="utf-8")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def change_manifest(bench: Bench) -> None:
+    (bench.folder / "manifest.yaml").write_text(MANIFEST.replace("part:", "part:\n    name: Part"), encoding="utf-8")
+
+
+def drop_function(bench: Bench) -> None:
+    (bench.folder / "manifest.yaml").write_text(MANIFEST.replace("  part:\n", ""), encoding="utf-8")
+
+
+def change_configuration(bench: Bench) -> None:
+    (bench.folder / "tsconfig.json").write_text('{"compilerOptions": {}}', encoding="utf-8")
+
+
+def add_project_file(bench: Bench) -> None:
+    (bench.folder / ".kapso").mkdir()
+    (bench.folder / ".kapso" / "project.json").write_text('{"project_id": "other"}', encoding="utf-8")
+
+
+def deploy_on_kapso(bench: Bench) -> None:
+    bench.kapso.world.deploy(bench.kapso.world.function("greet"), delay=0.0)
+
+
+def forget_function_on_kapso(bench: Bench) -> None:
+    bench.kapso.control("DELETE", "/functions/part")
+
+
+def add_function_on_kapso(bench: Bench) -> None:
+    bench.kapso.world.create({"slug": "other", "name": "other", "code": answering("other"), "description": ""})
+
+
+def change_owner(bench: Bench) -> None:
+    git(bench.folder, "init", "--quiet")
+    git(bench.folder, "remote", "add", "origin", "https://example.com/acme/flows.git")
+
+
+def begin_another_pass(bench: Bench) -> None:
+    """As a process that is killed in it leaves it."""
+    clock = VirtualClock()
+    with held(bench.state, clock.now()), StateStore(bench.state, clock.now):
+        pass
+
+
+def record_as_an_older_version(bench: Bench) -> None:
+    """An older version records its passes, and knows nothing of what this one keeps."""
+    with sqlite3.connect(bench.state / DATABASE_NAME) as db:
+        (text,) = db.execute("SELECT value FROM meta WHERE key = 'last_pass'").fetchone()
+        later = json.dumps({**json.loads(text), "now": "2099-01-01T00:00:00.000Z"})
+        db.execute("UPDATE meta SET value = ? WHERE key = 'last_pass'", (later,))
+
+
+def learn_about_the_base(bench: Bench) -> None:
+    (facts,) = bench.state.parent.glob("api-*.json")
+    facts.write_text(json.dumps({**json.loads(facts.read_text(encoding="utf-8")), "secrets_survive": False}), encoding="utf-8")
+
+
+def move_folder(bench: Bench) -> None:
+    bench.folder.rename(bench.folder.with_name("moved"))
+
+
+def file(name: str, text: str) -> Callable[[Bench], None]:
+    def write(bench: Bench) -> None:
+        (bench.folder / name).write_text(text, encoding="utf-8")
+
+    return write
+
+
+def setting(name: str, value: str) -> Callable[[Bench], None]:
+    return lambda bench: bench.environment.update({name: value})
+
+
+CHANGES: dict[str, Callable[[Bench], None]] = {
+    "code": change_code,
+    "code of the same size and time": change_code_within_a_tick,
+    "the manifest": change_manifest,
+    "a function that leaves git": drop_function,
+    "a configuration": change_configuration,
+    "a file that code does not reach": file("unused.js", answering("x")),
+    "an unread file": file("notes.bin", "x"),
+    "the project": add_project_file,
+    "the folder is gone": move_folder,
+    "code on Kapso": lambda bench: bench.kapso.edit("greet", code=answering("drift")),
+    "a field on Kapso": lambda bench: bench.kapso.edit("greet", name="Drift"),
+    "a mark on Kapso": lambda bench: bench.kapso.edit("greet", description=""),
+    "a deployment on Kapso": deploy_on_kapso,
+    "a function less on Kapso": forget_function_on_kapso,
+    "a function more on Kapso": add_function_on_kapso,
+    "the owner": change_owner,
+    "a setting": setting("KAPSO_SYNC_DRIFT", "report"),
+    "a setting of deletions": setting("KAPSO_SYNC_PRUNE", "true"),
+    "an unknown setting": setting("KAPSO_SYNC_DRIFFT", "report"),
+    "the key": setting("KAPSO_API_KEY", "another"),
+    "a pass that was killed": begin_another_pass,
+    "a pass of an older version": record_as_an_older_version,
+    "what is known of the base": learn_about_the_base,
+    "no state": lambda bench: (bench.state / DATABASE_NAME).unlink(),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_nothing_is_taken_for_unchanged_that_has_changed(bench: Bench, what: str) -> None:
+    """Whatever a plan is made from."""
+    CHANGES[what](bench)
+    assert bench.found() is None
+
+
+SECRET = "version: 1\nfunctions:\n  greet:\n    secrets: {KEY: {env: KEY}}\n  part:\n"
+UNUSED = "version: 1\nfunctions:\n  greet:\n  part:\n  third:\n"
+
+
+@dataclass(frozen=True)
+class Never:
+    """A folder whose passes are always made: ``files`` of it, and settings."""
+
+    files: dict[str, str]
+    settings: dict[str, str]
+    options: tuple[str, ...] = ()
+
+
+NEVER = {
+    "secrets": Never({"manifest.yaml": SECRET}, {"KAPSO_SYNC_SECRET_ENV": "KEY", "KEY": "of-the-function"}),
+    "a package": Never(
+        {
+            "node_modules/left/index.js": "export const left = 'left';",
+            "node_modules/left/package.json": '{"name": "left", "version": "1.0.0", "type": "module"}',
+            "greet.js": "import { left } from 'left';\nexport default function handler() { return new Response(left); }",
+        },
+        {},
+    ),
+    "a package that would be taken for a built-in module": Never(
+        {
+            "greet.js": "import { Buffer } from 'buffer';\nexport default { fetch: () => new Response(Buffer.from('x')) };",
+            "manifest.yaml": MANIFEST.replace("greet:", "greet: {contract: module}"),
+        },
+        {},
+    ),
+    "a warning": Never({"unused.js": answering("unused")}, {}),
+    "a moved function": Never({"manifest.yaml": MANIFEST.replace("part:", "part: {moved_from: old}")}, {}),
+}
+
+
+@pytest.mark.parametrize("what", NEVER)
+def test_a_folder_is_always_planned_if_more_than_its_files_decides(bench: Bench, what: str) -> None:
+    """Values of secrets, packages on disk, and what people are to be told each time."""
+    case = NEVER[what]
+    for name, text in case.files.items():
+        (bench.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (bench.folder / name).write_text(text, encoding="utf-8")
+    bench.environment.update(case.settings)
+    bench.settle()
+    assert bench.found() is None
+    for name in case.files:
+        (bench.folder / name).unlink()
+    write_functions(bench.folder, {"greet": answering("hello"), "part": answering("bye")})
+    (bench.folder / "manifest.yaml").write_text(MANIFEST, encoding="utf-8")
+    bench.settle()
+    assert bench.found() is not None
+
+
+@pytest.mark.parametrize("options", [("--only", "greet"), ("--retry", "greet"), ("--overwrite", "greet")])
+def test_a_pass_with_options_of_its_own_is_made(bench: Bench, options: tuple[str, ...]) -> None:
+    """And so is the next one, since that says nothing about one without."""
+    bench.sync(*options)
+    assert bench.found() is None
+
+
+def test_a_document_is_that_of_a_pass_that_is_made(bench: Bench) -> None:
+    """It has all functions."""
+    ran = kapso_sync("plan", str(bench.folder), "--json", environment=bench.environment)
+    assert [function["slug"] for function in ran.document["functions"]] == ["greet", "part"]
+
+
+def test_a_list_that_is_never_the_same_is_not_asked_for_twice(bench: Bench) -> None:
+    """Such as one in which others work all the time: the first pass costs a second list, and the next ones none."""
+    add_function_on_kapso(bench)
+    bench.settle()
+    calls = []
+    for name in ("one", "two", "three", "three", "three"):
+        bench.kapso.edit("other", name=name)
+        bench.kapso.forget_requests()
+        assert bench.sync().startswith("2 in sync.")
+        calls.append(len(bench.kapso.calls()))
+    assert calls == [2, 1, 1, 1, 1]
+
+
+def test_an_unreachable_kapso_is_reported_by_the_pass(bench: Bench) -> None:
+    """With its own words and exit code; nothing is recorded as in sync."""
+    bench.environment["KAPSO_API_BASE_URL"] = "http://127.0.0.1:9/api/v1"
+    assert bench.found() is None
+
+
+def test_a_held_state_folder_is_reported_by_the_pass(bench: Bench) -> None:
+    with held(bench.state, VirtualClock().now()):
+        ran = kapso_sync("sync", str(bench.folder), environment=bench.environment)
+    assert (ran.code, "another kapso-sync holds the state folder" in ran.err) == (75, True)
