@@ -8,7 +8,7 @@ from benchmarks.options import Options
 from benchmarks.others import kapso_environment, pinned, write_zone
 from benchmarks.processes import Run, interleaved, megabytes, program, run, script, seconds
 from benchmarks.rows import Baseline, Limit, Row, Sample, Unit
-from benchmarks.scene import Scene, copied, scene, write_functions
+from benchmarks.scene import Scene, copied, scene, slugs, write_functions
 
 GROUP = "commands"
 ALONE = "its libraries imported"
@@ -74,6 +74,15 @@ def _in_sync(options: Options) -> list[Row]:
             Limit(65),
             "interpreter, libraries, and the code of both sides",
         ),
+        Row(
+            GROUP,
+            "plan where nothing has changed since the last sync",
+            seconds(found["plan again"]),
+            listing,
+            None,
+            "the list of all pages, and every file is read; the rest is known",
+        ),
+        Row(GROUP, "… memory", megabytes(found["plan again"]), Baseline(ALONE, megabytes(found[ALONE]))),
         Row(GROUP, "… beside git status", seconds(plan), beside["git status"], None, "the same folder, committed; no network"),
         _octodns_row(options, plan, beside),
         Row(
@@ -87,6 +96,14 @@ def _in_sync(options: Options) -> list[Row]:
         Row(GROUP, "… memory", megabytes(sync), Baseline("list, hash, compare", megabytes(found["list, hash, compare"]))),
         Row(
             GROUP,
+            "… made as a whole",
+            seconds(found["whole sync"]),
+            beside["list, hash, compare"],
+            None,
+            "as after a change: manifest, ownership, state and plan",
+        ),
+        Row(
+            GROUP,
             "… API calls",
             Sample.of([calls], Unit.COUNT),
             Baseline("pages of 100", Sample.of([pages], Unit.COUNT)),
@@ -98,9 +115,12 @@ def _in_sync(options: Options) -> list[Row]:
 
 def _measured(options: Options, there: Scene) -> dict[str, list[Run]]:
     functions, environment = str(there.functions), there.environment()
+    # The last pass brought the functions there, and this one finds them in sync.
+    run(program("sync", functions), environment)
     repository = copied(there.functions, options.scratch / "status")
     actions = {
-        "plan": lambda: run(program("plan", functions), environment),
+        "plan": lambda: run(program("plan", functions), there.whole()),
+        "plan again": lambda: run(program("plan", functions), environment),
         "sync": lambda: run(program("sync", functions), environment),
         "list, hash, compare": lambda: run(script("list_hash_compare", functions, there.url, there.kapso.key)),
         "list of all pages": lambda: run(script("list_pages", there.url, there.kapso.key)),
@@ -111,7 +131,10 @@ def _measured(options: Options, there: Scene) -> dict[str, list[Run]]:
     if not options.others.missing:
         config = write_zone(options.scratch / "octodns", options.functions)
         actions["octodns-sync"] = lambda: run(options.others.octodns_plan(config))
-    return interleaved(options.runs, actions)
+    found = interleaved(options.runs, actions)
+    # After such a pass the next one is made as a whole, too, so these have to come last.
+    whole = program("sync", functions, "--overwrite", slugs(1)[0])
+    return {**found, **interleaved(options.runs, {"whole sync": lambda: run(whole, environment)})}
 
 
 def _octodns_row(options: Options, plan: list[Run], beside: dict[str, Baseline]) -> Row:

@@ -76,11 +76,12 @@ def _limit(name: str, size: int) -> Limit | None:
 
 def _costs(options: Options, there: Scene) -> dict[str, _Cost]:
     functions, environment = str(there.functions), there.environment()
-    run(program("sync", functions), environment)
+    for _ in range(2):
+        run(program("sync", functions), environment)
     found = interleaved(
         options.runs,
         {
-            "plan": lambda: run(program("plan", functions), environment),
+            "plan": lambda: run(program("plan", functions), there.whole()),
             "sync": lambda: run(program("sync", functions), environment),
             "by hand": lambda: run(script("list_hash_compare", functions, there.url, there.kapso.key)),
             "pages": lambda: run(script("list_pages", there.url, there.kapso.key)),
