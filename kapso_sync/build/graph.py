@@ -120,6 +120,7 @@ class Graph:
         self._configs = Configs(files, above)
         self._subpaths = Subpaths(files, above)
         self._links: dict[str, Links] = {}
+        self._config_texts: dict[str, str] = {}
         self._factories: dict[str, frozenset[str]] = {}
 
     def target(self, path: str, specifier: str) -> str | None:
@@ -132,6 +133,13 @@ class Graph:
     def config(self, path: str) -> Config:
         """Return the options that hold for a file."""
         return self._configs.of(path)
+
+    def _config_text(self, folder: str) -> str:
+        """Return the options that esbuild gets for the files of a folder, as JSON."""
+        if folder not in self._config_texts:
+            options = self.config(f"{folder}/" if folder else "").for_esbuild
+            self._config_texts[folder] = json.dumps(options, sort_keys=True)
+        return self._config_texts[folder]
 
     async def closure(self, entry: str) -> Closure:
         """Return everything that an entry reaches, directly or through other files."""
@@ -149,9 +157,7 @@ class Graph:
             packages=tuple(sorted({found for links in reached.values() for found in links.packages})),
             built_ins=tuple((path, place) for path in order for place in reached[path].built_ins),
             faults=tuple(fault for path in order for fault in reached[path].faults),
-            configs=tuple(
-                sorted({(_folder(path), json.dumps(self.config(path).for_esbuild, sort_keys=True)) for path in order})
-            ),
+            configs=tuple((folder, self._config_text(folder)) for folder in sorted({_folder(path) for path in order})),
             aliases=tuple(sorted({(_folder(path), *alias) for path in order for alias in reached[path].aliases})),
         )
 
