@@ -80,6 +80,7 @@ class _Site:
     notices: list[Notice] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
     has_inputs: bool = False
+    file_faults: dict[tuple[str, bool], tuple[Diagnostic, ...]] = field(default_factory=dict)
 
     @property
     def on_disk(self) -> Packages | None:
@@ -89,6 +90,24 @@ class _Site:
     def content(self, path: str) -> bytes:
         """Return the content of a file that exists."""
         return self.files[path].content or b""
+
+    def faults(self, path: str, *, script: bool) -> Sequence[Diagnostic]:
+        """Return the diagnostics of one file whoever imports it, in code of this style; each file is looked at once."""
+        known = self.file_faults.get((path, script))
+        if known is None:
+            self.file_faults[path, script] = known = tuple(self._find_faults(path, script=script))
+        return known
+
+    def _find_faults(self, path: str, *, script: bool) -> Iterable[Diagnostic]:
+        unreadable, shape = encoding_diagnostic(path, self.content(path)), self.shapes.get(path)
+        if unreadable is not None:
+            return [unreadable]
+        if shape is None:
+            return []
+        if shape.limit is not None:
+            return [limit_diagnostic(shape.limit, path)]
+        broken = syntax_diagnostic(shape, path)
+        return [broken] if broken is not None else file_diagnostics(shape, path, script=script)
 
     def refuse(self, entry: Entry, faults: Sequence[Diagnostic]) -> None:
         """Mark an entry as unusable, with all diagnostics."""
@@ -205,9 +224,9 @@ class Builder:
             return
         closure = await site.graph.closure(entry.file)
         site.used |= {*closure.files, *closure.types}
-        site.shapes |= {
-            path: await self._shapes.read(path, site.content(path)) for path in closure.files if path.endswith(CODE_SUFFIXES)
-        }
+        for path in closure.files:
+            if path.endswith(CODE_SUFFIXES) and path not in site.shapes:
+                site.shapes[path] = await self._shapes.read(path, site.content(path))
         script, plain = self._style(entry, shape)
         faults = self._faults(entry, site, closure, script=script, plain=plain)
         found = [notice for path in closure.files if path in site.shapes for notice in notices(site.shapes[path], path)]
@@ -281,18 +300,7 @@ class Builder:
     def _faults(self, entry: Entry, site: _Site, closure: Closure, *, script: bool, plain: bool) -> list[Diagnostic]:
         """Return all diagnostics of an entry and of the files that it imports."""
         shape = site.shapes[entry.file]
-        faults: list[Diagnostic] = []
-        for path in closure.files:
-            unreadable = encoding_diagnostic(path, site.content(path))
-            if unreadable is not None:
-                faults.append(unreadable)
-                continue
-            each = site.shapes.get(path)
-            if each is not None and each.limit is not None:
-                faults.append(limit_diagnostic(each.limit, path))
-            elif each is not None:
-                broken = syntax_diagnostic(each, path)
-                faults += [broken] if broken is not None else file_diagnostics(each, path, script=script)
+        faults = [fault for path in closure.files for fault in site.faults(path, script=script)]
         if not plain and not self._stays_sloppy(shape, closure, script=script):
             faults += [
                 fault
