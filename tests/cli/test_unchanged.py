@@ -259,6 +259,7 @@ class Never:
 
 NEVER = {
     "secrets": Never({"manifest.yaml": SECRET}, {"KAPSO_SYNC_SECRET_ENV": "KEY", "KEY": "of-the-function"}),
+    "no secrets but git's": Never({"manifest.yaml": f"{MANIFEST}defaults: {{secrets_policy: exact}}\n"}, {}),
     "a package": Never(
         {
             "node_modules/left/index.js": "export const left = 'left';",
