@@ -76,6 +76,7 @@ def _decoded(text: str) -> RecordedPass | None:
     try:
         document = json.loads(text)
         recorded = RecordedPass(**{**document, "settled": SettledPass(**document["settled"])})
-        return recorded if isinstance(recorded.status["last_pass"], dict) else None
+        shown = (recorded.status["revision"], recorded.status["last_pass"], recorded.status["last_pass"]["summary"])
+        return recorded if all(isinstance(part, dict) for part in shown) else None
     except (ValueError, TypeError, KeyError):
         return None

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import json
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 
 from kapso_sync import __version__
@@ -19,10 +20,10 @@ from kapso_sync.api.client import KapsoClient
 from kapso_sync.clock import SystemClock
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model import events
+from kapso_sync.model.functions import Json
 from kapso_sync.model.settled import RecordedPass
 from kapso_sync.model.source import Revision
 from kapso_sync.settings import Settings
-from kapso_sync.sources.resolved import ResolvedSource
 from kapso_sync.sources.spec import SourceKind
 from kapso_sync.store import settled_pass
 from kapso_sync.store.api_facts import ApiFactsFile
@@ -78,11 +79,9 @@ async def find_unchanged(settings: Settings, redactor: Redactor, *, writes: bool
 
 
 async def _find(settings: Settings, redactor: Redactor, *, writes: bool, trigger: str) -> UnchangedPass | None:
-    happened: list[events.Event] = []
-    emit = happened.append
     if settings.notices:
         return None
-    clock = SystemClock()
+    clock, happened = SystemClock(), list[events.Event]()
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
     spec = source_spec(settings)
     folder = state_folder(settings, base_url, spec)
@@ -90,56 +89,67 @@ async def _find(settings: Settings, redactor: Redactor, *, writes: bool, trigger
         return None
     if settled_pass.read(folder) is None:
         return None
+    # Whoever holds the folder may have changed what it keeps until it is ours.
     with held(folder, clock.now()) if writes else contextlib.nullcontext():
-        started, started_at = clock.monotonic(), clock.now()
-        if writes:
-            emit(events.ReconcileStarted(trigger=trigger))
         recorded = settled_pass.read(folder)
-        source = await resolve_folder(settings, spec, folder, emit)
-        revision = await _same_source(settings, source, recorded, base_url)
-        if recorded is None or revision is None:
+        if recorded is None or not recorded.steady:
             return None
-        network = find_network(settings, redactor)
+        started, started_at = clock.monotonic(), clock.now()
+        source = await resolve_folder(settings, spec, folder, happened.append)
+        if recorded.circumstances != circumstances(settings, source.owner, folder.parent, base_url):
+            return None
+        snapshot = await source.source.fetch()
+        if recorded.settled.snapshot != snapshot.digest:
+            return None
         redactor.add(settings.key())
-        transport = make_transport(settings, network, base_url, clock, emit=emit, redactor=redactor)
-        async with transport:
-            if await KapsoClient(transport).list_digest() != recorded.settled.listed:
+        network = find_network(settings, redactor)
+        async with make_transport(settings, network, base_url, clock, emit=happened.append, redactor=redactor) as transport:
+            if recorded.settled.listed != await KapsoClient(transport).list_digest():
                 return None
-        count, calls, seconds = recorded.settled.functions, transport.calls, clock.monotonic() - started
-        emit(events.PlanComputed(summary=recorded.status["last_pass"]["summary"], functions=()))
-        if writes:
-            emit(_finished(count, calls, seconds))
-            times = {"started_at": timestamp(started_at), "now": timestamp(clock.now())}
-            last = {"finished_at": times["now"], "trigger": trigger, "duration_s": round(seconds, 3), "api_calls": calls}
-            status = {**recorded.status, **times, "last_pass": {**recorded.status["last_pass"], **last}}
-            settled_pass.record_again(folder, recorded, status)
-        pass_id = new_id() if writes else None
-        return UnchangedPass(spec.location, source.owner, revision, count, calls, seconds, pass_id, tuple(happened))
+        found = UnchangedPass(
+            spec.location,
+            source.owner,
+            snapshot.revision,
+            recorded.settled.functions,
+            transport.calls,
+            clock.monotonic() - started,
+            new_id() if writes else None,
+            (*happened, events.PlanComputed(summary=recorded.status["last_pass"]["summary"], functions=())),
+        )
+        if not writes:
+            return found
+        settled_pass.record_again(folder, recorded, _status_after(recorded, found, trigger, started_at, clock.now()))
+        return replace(found, events=(events.ReconcileStarted(trigger=trigger), *found.events, _finished(found)))
 
 
-async def _same_source(
-    settings: Settings, source: ResolvedSource, recorded: RecordedPass | None, base_url: str
-) -> Revision | None:
-    """Return the revision of the source if it and the circumstances are those of the recorded pass, or None."""
-    if recorded is None or not recorded.steady:
-        return None
-    if recorded.circumstances != circumstances(settings, source.owner, source.folder.parent, base_url):
-        return None
-    snapshot = await source.source.fetch()
-    return snapshot.revision if snapshot.digest == recorded.settled.snapshot else None
+def _status_after(
+    recorded: RecordedPass, found: UnchangedPass, trigger: str, started_at: datetime, now: datetime
+) -> dict[str, Json]:
+    """Return the status, without its functions, as a pass that was made would leave it."""
+    last = {
+        **recorded.status["last_pass"],
+        "finished_at": timestamp(now),
+        "trigger": trigger,
+        "duration_s": round(found.seconds, 3),
+        "api_calls": found.api_calls,
+    }
+    # A folder's revision is what was read, and a work tree's may be called otherwise by now.
+    revision = {**recorded.status["revision"], "described": found.revision.described}
+    times = {"now": timestamp(now), "started_at": timestamp(started_at)}
+    return {**recorded.status, **times, "revision": revision, "last_pass": last}
 
 
-def _finished(unchanged: int, api_calls: int, seconds: float) -> events.ReconcileFinished:
+def _finished(found: UnchangedPass) -> events.ReconcileFinished:
     return events.ReconcileFinished(
         created=0,
         updated=0,
         deployed=0,
         deleted=0,
         adopted=0,
-        unchanged=unchanged,
+        unchanged=found.functions,
         failed=0,
         blocked=0,
         drifted=0,
-        api_calls=api_calls,
-        duration_ms=round(seconds * 1000),
+        api_calls=found.api_calls,
+        duration_ms=round(found.seconds * 1000),
     )

@@ -112,6 +112,22 @@ def test_its_time_is_that_of_the_last_pass(bench: Bench) -> None:
     assert bench.found(writes=False) is not None
 
 
+def test_its_revision_is_called_as_the_work_tree_is_now(bench: Bench) -> None:
+    """A commit that changes no function has another name, and the same files."""
+    git(bench.folder, "init", "--quiet", "--initial-branch=main")
+    bench.settle()
+
+    def described() -> str:
+        document = kapso_sync("status", str(bench.folder), "--json", environment=bench.environment).document
+        return str(document["revision"]["described"])
+
+    assert bench.found(writes=True) is not None
+    assert described() == "main"
+    git(bench.folder, "commit", "--quiet", "--allow-empty", "--message", "Nothing")
+    assert bench.found(writes=True) is not None
+    assert described().startswith("main@")
+
+
 def test_it_loads_nothing_that_makes_a_pass(bench: Bench) -> None:
     """What it saves is loading: one that has to be made loads all of them."""
     script = (
