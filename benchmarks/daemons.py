@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,6 +34,9 @@ QUIET = {
     "KAPSO_SYNC_RATE_SHARE": "100%",
 }
 """Settings under which a daemon makes a pass only when it is told to."""
+
+IDLE = {name: value for name, value in QUIET.items() if name != "KAPSO_SYNC_DEBOUNCE"}
+"""Likewise, with the default debounce: it decides how often an idle daemon looks for file events."""
 
 PATIENCE = 300.0
 """Maximum seconds until a daemon is in sync, or makes its first write."""
@@ -131,10 +134,10 @@ class Daemon:
 
 
 @contextmanager
-def daemon(there: Scene, source: str) -> Iterator[Daemon]:
+def daemon(there: Scene, source: str, settings: Mapping[str, str] = QUIET) -> Iterator[Daemon]:
     """Run a daemon until the block ends; it is in sync when the block begins. Raises `Failed`."""
     address = f"127.0.0.1:{_free_port()}"
-    environment = there.environment({**QUIET, "KAPSO_SYNC_LISTEN": address})
+    environment = there.environment({**settings, "KAPSO_SYNC_LISTEN": address})
     process = subprocess.Popen(program("run", source), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         with httpx.Client(base_url=f"http://{address}", trust_env=False, timeout=60) as http:

@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
-from benchmarks.daemons import Daemon, Idle, answered, daemon
+from benchmarks.daemons import IDLE, Daemon, Idle, answered, daemon
 from benchmarks.options import Options
 from benchmarks.processes import megabytes, run, script
 from benchmarks.rows import Baseline, Limit, Row, Sample, Unit, percentile
@@ -133,7 +133,7 @@ def idle_rows(options: Options) -> list[Row]:
             if kind == "git":
                 begin_repository(there.functions)
                 source = there.functions.as_uri()
-            running[kind] = stack.enter_context(daemon(there, source))
+            running[kind] = stack.enter_context(daemon(there, source, IDLE))
         time.sleep(options.idle)
         with ThreadPoolExecutor(len(running)) as pool:
             for _ in range(options.runs):

@@ -2,8 +2,8 @@
 
 Measured with watchfiles 1.x: if a symbolic link above the watched folder changes, there is no event. If the watched folder is
 removed and made again, there are no more events. Files in new nested folders are missed. One file name that is not UTF-8 ends
-the watch. Therefore the target of the path is checked twice a second, and the watch starts again whenever the target changes
-or the watch ends.
+the watch. Therefore the target of the path is checked all the time, and the watch starts again whenever the target changes or
+the watch ends.
 
 Watching recursively takes an inotify watch for each folder of ``node_modules``, ``.git`` and ``.venv``, and
 ``ignore_permission_denied`` hides that the kernel's limit is reached. So only the folders that a source reads are watched, each
@@ -27,11 +27,22 @@ from kapso_sync.model.source import NOT_FOLLOWED
 from kapso_sync.retry import Backoff
 from kapso_sync.sources.file_rules import is_entered
 
-STEP_MS = 100
-"""Milliseconds between two polls of the library for events; it delivers them after a step without any."""
+STEP_SHARE = 0.8
+"""Time between two looks of the library for events, as a share of the debounce.
 
-CHECK_SECONDS = 0.5
-"""Seconds between two checks of the path's target."""
+It delivers events after a step without any, which is one to two steps after the last event: 1.2 times the debounce on average.
+Each look wakes this process, and an idle daemon does little else.
+"""
+
+MIN_STEP, MAX_STEP = 0.05, 0.25
+"""Shortest and longest time between two looks, in seconds; the end of a watch waits for the next one."""
+
+LIBRARY_TIMEOUT = 60.0
+"""Seconds after which the library's thread returns without an event, to be called again at once."""
+
+LINK_CHECK_SECONDS = 0.5
+CHECK_SECONDS = 2.0
+"""Seconds between two checks of the path's target: where a link leads to it, which somebody may turn, and elsewhere."""
 
 NESTED_SECONDS = 0.25
 """Seconds until another pass is requested after a folder was made, because the events of its files may have been missed."""
@@ -77,6 +88,7 @@ class FileWatcher:
         self._root = Path(os.path.abspath(root))  # noqa: PTH100 - links on the way must stay visible
         self._on_change = on_change
         self._debounce = debounce
+        self._step = min(max(debounce * STEP_SHARE, MIN_STEP), MAX_STEP)
         self._clock = clock
         self._on_trouble = on_trouble
         self._dirty = asyncio.Event()
@@ -109,8 +121,9 @@ class FileWatcher:
         async with asyncio.TaskGroup() as group:
             following = group.create_task(self._follow(folders)) if folders else None
             looked = self._clock.monotonic()
+            linked = identity is None or identity[0] != str(self._root)
             while self._is_still(identity) and not (following is not None and following.done()):
-                await self._clock.sleep(CHECK_SECONDS)
+                await self._rest(LINK_CHECK_SECONDS if linked else CHECK_SECONDS, following)
                 if self._clock.monotonic() - looked >= RELIST_SECONDS and identity is not None:
                     looked = self._clock.monotonic()
                     if await asyncio.to_thread(self._folders, identity[0]) != folders:
@@ -118,6 +131,13 @@ class FileWatcher:
             if following is not None:
                 following.cancel()
         self._touch()
+
+    async def _rest(self, seconds: float, following: asyncio.Task[None] | None) -> None:
+        """Wait for so long, or until what follows the folders has ended: then there may be another folder to watch."""
+        if following is None:
+            await self._clock.sleep(seconds)
+        else:
+            await asyncio.wait({following}, timeout=seconds)
 
     def _identity(self) -> tuple[str, int, int] | None:
         """Return the identity of the path's target, which changes when the target does; None if the target does not exist."""
@@ -152,9 +172,9 @@ class FileWatcher:
         events: AsyncGenerator[set[tuple[Change, str]], None] = awatch(
             *folders,
             watch_filter=_matters,
-            debounce=STEP_MS * 2,
-            step=STEP_MS,
-            rust_timeout=5000,
+            debounce=round(1000 * FIRST_BURST_DELAY * max(self._debounce, self._step)),
+            step=round(1000 * self._step),
+            rust_timeout=round(1000 * LIBRARY_TIMEOUT),
             recursive=False,
             force_polling=self._polling,
             poll_delay_ms=POLL_MS,
@@ -166,7 +186,7 @@ class FileWatcher:
         try:
             async with contextlib.aclosing(events) as changes:
                 async for batch in changes:
-                    self._touch(STEP_MS / 1000)
+                    self._touch(self._step / STEP_SHARE)
                     if any(change is Change.added and _is_folder(path) for change, path in batch):
                         # Files in it have caused no event; once it is watched as well, everything is read again.
                         await self._clock.sleep(NESTED_SECONDS)

@@ -253,6 +253,28 @@ async def test_files_are_polled_when_inotify_is_exhausted(folder: Path, monkeypa
         assert "polled every second" in triggers.troubles[0]
 
 
+@pytest.mark.parametrize(("debounce", "step"), [(0.3, 240), (0.1, 80), (0.0, 50), (5.0, 250)])
+async def test_an_idle_watcher_wakes_as_rarely_as_the_debounce_allows(
+    debounce: float, step: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look of the library for events wakes the process; with a long debounce, a watch still ends soon."""
+    real, steps = watchfiles.awatch, asyncio.Queue[object]()
+
+    def recorded(*paths: Path, **options: object) -> object:
+        steps.put_nowait(options["step"])
+        return real(*paths, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(watching, "awatch", recorded)
+    watcher = FileWatcher(folder, lambda: None, debounce=debounce, clock=SystemClock(), on_trouble=pytest.fail)
+    task = asyncio.create_task(watcher.run())
+    try:
+        async with asyncio.timeout(20):
+            assert await steps.get() == step
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_a_cancelled_watcher_leaks_no_handles_or_threads(folder: Path) -> None:
     """However often it is restarted, the number of threads and handles stays small."""
     async with watched(folder):
