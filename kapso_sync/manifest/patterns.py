@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import re
 
-import regex
-
 MAX_SIZE = 20_000
 """Most parts of a pattern, each counted as often as it must match: the compiler makes about 500 bytes of each."""
 
@@ -30,6 +28,8 @@ def compile_pattern(pattern: str) -> None:
     """
     if _size(pattern) > MAX_SIZE:
         raise UnusablePattern(f"its counts in braces make more than {MAX_SIZE:,} parts")
+    import regex  # noqa: PLC0415 - few manifests have patterns, and it takes more than a megabyte
+
     try:
         regex.compile(pattern)
     except regex.error as error:

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from kapso_sync.errors import StateLocked, StateUnusable
 from kapso_sync.files import read_small
 from kapso_sync.store.folder import open_private
@@ -31,6 +29,8 @@ def held(folder: Path, started: datetime) -> Iterator[None]:
     Raises `StateLocked`, naming the holder's pid and host, `StateUnusable` when the folder cannot be written, and
     `StateExposed` when others may write it.
     """
+    from filelock import FileLock, Timeout  # noqa: PLC0415 - who only reads holds no lock, and it takes a megabyte
+
     lock = FileLock(folder / LOCK_NAME, mode=0o600)
     try:
         open_private(folder)

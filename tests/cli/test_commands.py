@@ -77,6 +77,7 @@ def test_a_plan_of_a_folder_imports_nothing_that_it_does_not_use(tmp_path: Path)
         *("kapso_sync.emulator", "kapso_sync.server", "kapso_sync.daemon", "kapso_sync.notifications", "kapso_sync.doctor"),
         *("kapso_sync.reconcile.apply.executor", "kapso_sync.reconcile.pull", "kapso_sync.sources.git", "kapso_sync.build.npm"),
         *("apscheduler", "starlette", "uvicorn", "prometheus_client", "watchfiles", "git", "apprise", "dotenv"),
+        *("regex", "filelock", "platformdirs"),
     )
     script = (
         "import sys\nfrom kapso_sync.cli.app import run_command_line\ncode = run_command_line(['plan', sys.argv[1]])\n"

@@ -10,8 +10,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-import regex
-
 from kapso_sync.aio import Interrupted, unless
 from kapso_sync.errors import ApiError, ApiGarbled, ApiUnavailable, KapsoSyncError
 from kapso_sync.model import events
@@ -323,6 +321,8 @@ def check_mismatch(check: Check, answer: Invocation, *, wrapped: bool) -> str | 
     if check.text is not None and check.text not in text:
         return f"the text {short(check.text)!r}"
     if check.matches is not None:
+        import regex  # noqa: PLC0415 - as in `compile_pattern`
+
         try:
             found = regex.search(check.matches, text[:SEARCHED], timeout=PATIENCE, concurrent=True) is not None
         except (TimeoutError, MemoryError):
