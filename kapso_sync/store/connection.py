@@ -17,6 +17,9 @@ SCHEMA = 1
 LOCK_TIMEOUT = 5.0
 """Seconds to wait for another process's transaction. Only readers can hold one, since writers hold the lock."""
 
+CACHE_KIB = 256
+"""Most KiB of the database that SQLite keeps in memory: it is small, and read as a whole or row by row."""
+
 LATER = "later_pass"
 """The key of the status after a pass that left the functions of the last recorded pass as they were."""
 
@@ -33,6 +36,7 @@ def read_only(folder: Path, query: Callable[[sqlite3.Connection], _T]) -> _T | N
         # A clean database has no write-ahead log: then it is read as it lies, and not even a lock file is made.
         mode = "mode=ro" if path.with_name(f"{DATABASE_NAME}-wal").exists() else "mode=ro&immutable=1"
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=LOCK_TIMEOUT)) as db:
+            db.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
             check_version(db)
             return query(db)
     except (OSError, sqlite3.Error, Newer, ValueError, KeyError, TypeError):

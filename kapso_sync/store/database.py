@@ -29,6 +29,7 @@ from kapso_sync.permissions import make_private
 from kapso_sync.store import backups, codec, secretkey, settled_pass
 from kapso_sync.store.api_facts import ApiFactsFile
 from kapso_sync.store.connection import (
+    CACHE_KIB,
     DATABASE_NAME,
     LATER,
     LOCK_TIMEOUT,
@@ -368,6 +369,7 @@ def _open(path: Path, patience: float) -> tuple[sqlite3.Connection, list[Invento
         path.chmod(0o600)
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=FULL")
+        db.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
         if db.execute("PRAGMA user_version").fetchone() == (0,) and not db.execute("SELECT 1 FROM sqlite_master").fetchone():
             db.executescript(f"BEGIN; {_CREATE} PRAGMA user_version={SCHEMA}; COMMIT;")
         check_version(db)
