@@ -166,6 +166,8 @@ class FolderSource:
         if known is not None and same and known.reads > 1:
             return known.file
         file = _load(seen, home)
+        if known is not None and known.file == file:
+            file = known.file  # not a second copy: all of a folder is kept
         self._read_before[seen.path] = _Read(seen, file, known.reads + 1 if known is not None and same else 1)
         return file
 

@@ -439,3 +439,12 @@ async def test_a_sub_folder_that_is_removed_meanwhile_is_not_an_error(
 
     monkeypatch.setattr(os, "listdir", remove_first)
     assert set((await reader.open_folder(folder).fetch()).files) == {"manifest.yaml", "a.ts"}
+
+
+async def test_a_file_that_is_read_twice_is_kept_once(folder: Path, reader: Reader) -> None:
+    """Its change time is coarse, so the second pass reads it again: of a thousand files, one copy stays."""
+    source = reader.open_folder(folder)
+    first, second = await source.fetch(), await source.fetch()
+    assert all(second.files[path] is file for path, file in first.files.items())
+    (folder / "a.ts").write_text(CODE + "\n")
+    assert contents(await source.fetch())["a.ts"] == CODE.encode() + b"\n"
