@@ -337,9 +337,14 @@ def recorded_functions(document: Mapping[str, Any]) -> Mapping[str, FunctionStat
 
     Empty for a document that another version wrote, which costs the times and nothing else.
     """
-    moment = functools.cache(datetime.fromisoformat)  # thousands of functions share a few times
+    # Thousands of functions share a few times and texts: of each, one object is kept.
+    moment, texts = functools.cache(datetime.fromisoformat), dict[str, str]()
+
+    def text(value: str) -> str:
+        return texts.setdefault(value, value)
+
     try:
-        return {function["slug"]: _recorded(function, moment) for function in document["functions"]}
+        return {function["slug"]: _recorded(function, moment, text) for function in document["functions"]}
     except (KeyError, TypeError, ValueError):
         return {}
 
@@ -375,15 +380,15 @@ def recorded_activity(document: Mapping[str, Any]) -> tuple[ActivityHour, ...]:
 _KINDS = {str(kind): kind for kind in ConditionType}
 
 
-def _recorded(function: Mapping[str, Any], moment: Callable[[str], datetime]) -> FunctionStatus:
+def _recorded(function: Mapping[str, Any], moment: Callable[[str], datetime], text: Callable[[str], str]) -> FunctionStatus:
     conditions = {
         (kind := _KINDS[condition["type"]]): Condition(
             kind,
             bool(condition["status"]),
-            condition["reason"],
-            condition["message"],
+            text(condition["reason"]),
+            text(condition["message"]),
             moment(condition["since"]),
-            condition["revision"],
+            text(condition["revision"]),
         )
         for condition in function["conditions"]
     }
@@ -391,7 +396,7 @@ def _recorded(function: Mapping[str, Any], moment: Callable[[str], datetime]) ->
         slug=function["slug"],
         function_id=function["id"],
         conditions=tuple(conditions[kind] for kind in ConditionType),
-        action=function["action"],
+        action=text(function["action"]),
         changed_at=moment(function["changed_at"]) if function["changed_at"] else None,
         change=function["change"],
         in_git=function.get("in_git", True),

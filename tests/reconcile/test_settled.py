@@ -120,6 +120,17 @@ def test_a_plan_after_another_is_as_if_it_were_the_first(what: str) -> None:
         assert all(one is other for one, other in zip(before.steps, after.steps, strict=True))
 
 
+def test_nothing_of_kapsos_record_is_kept() -> None:
+    """Thousands of steps wait for the next pass: what tells a record from others is a digest, and what is kept anyway."""
+    settled = SettledSteps()
+    address = "https://functions.example/" + "x" * 500
+    world = replace(START, on_kapso=replace(START.on_kapso, endpoint_url=address))
+    (step, _), (again, _) = world.plan(settled).steps, world.plan(settled).steps
+    assert again is step, "it is one of those that are kept"
+    assert address not in repr(vars(settled))
+    assert str(KNOWN.wanted["code"]) in repr(vars(settled)), "and its hash is"
+
+
 def test_a_function_with_secrets_is_always_planned() -> None:
     """A value of its own may have changed, which neither git nor Kapso shows."""
     settled = SettledSteps()

@@ -26,6 +26,7 @@ from kapso_sync.model.status import (
     Role,
     RunningPass,
     function_document,
+    recorded_functions,
     status_document,
 )
 from kapso_sync.reconcile.plan.intents import resolve_intents
@@ -237,6 +238,15 @@ def test_a_restart_keeps_since_when_a_function_is_ready(board: StatusTracker, cl
     assert of(after, "new").condition(READY).since > of(before, "new").condition(READY).since
     assert of(after, "drifted").changed_at == of(before, "drifted").changed_at
     assert after.revision_since == before.revision_since
+
+
+def test_the_texts_of_a_record_are_kept_once(board: StatusTracker, clock: VirtualClock) -> None:
+    """Each function of a thousand has four conditions, at one revision, with a few messages."""
+    board.ended(report())
+    first, *others = recorded_functions(json.loads(json.dumps(status_document(board.status())))).values()
+    revisions = {id(condition.revision) for function in (first, *others) for condition in function.conditions}
+    assert others
+    assert len(revisions) == 1
 
 
 def replace_step(outcome: Outcome, slug: str) -> Outcome:

@@ -7,7 +7,9 @@ planned.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from kapso_sync.model.desired import CodeStyle, Desired, DesiredFunction, Entry
 from kapso_sync.model.functions import CODE, Json, RemoteFunction
@@ -16,10 +18,12 @@ from kapso_sync.model.settled import SettledPass
 from kapso_sync.model.state import InventoryRecord
 from kapso_sync.reconcile.plan.observed import Observed
 
+_T = TypeVar("_T")
+
 
 @dataclass(frozen=True, slots=True)
 class _Settled:
-    """A step, and what it was made from. Codes are hashes: a body is not kept for it."""
+    """A step, and what it was made from: ``wanted`` is the hash of git's code, ``remote`` what `_identity` returned."""
 
     step: NoChange
     entry: Entry
@@ -56,7 +60,7 @@ class SettledSteps:
             or want.secrets
             or _under_way(remote, observed)
             or settled.wanted != want.content[CODE]
-            or settled.remote != _identity(remote)
+            or settled.remote != _identity(remote, settled.wanted, settled.known)
         ):
             return None
         self._steps[want.slug] = settled
@@ -67,7 +71,8 @@ class SettledSteps:
         known = observed.state.owned.get(remote.id)
         if known is None or step.record is not None or want.entry.secrets or step.lost_secrets or _under_way(remote, observed):
             return
-        self._steps[want.slug] = _Settled(step, want.entry, want.style, want.content[CODE], _identity(remote), known)
+        wanted = _one_object(want.content[CODE], known.wanted.get(CODE))
+        self._steps[want.slug] = _Settled(step, want.entry, want.style, wanted, _identity(remote, wanted, known), known)
 
     def cover(self, plan: Plan) -> bool:
         """Return whether the last plan that was made consists of steps that `find` may return, and no time changes any of them.
@@ -97,8 +102,26 @@ def _under_way(remote: RemoteFunction, observed: Observed) -> bool:
     return remote.id in observed.uncertain or remote.id in observed.secrets or remote.id in observed.state.watches
 
 
-def _identity(remote: RemoteFunction) -> tuple[object, ...]:
-    """Return everything of a record; its fields are spelled out, since equality would take `1` for `true`."""
-    times = (remote.last_deployed_at, remote.updated_at, remote.created_at)
-    others = (remote.endpoint_url, remote.project_id, remote.lock_version, remote.worker_address)
-    return (remote.id, remote.slug, remote.status, remote.code_hash, repr(remote.fields), *times, *others)
+def _identity(remote: RemoteFunction, wanted: Json, known: InventoryRecord) -> tuple[object, ...]:
+    """Return what tells a record from all others of the function that we have this record of, and want this code of.
+
+    Thousands of them are kept, so they hold nothing that is kept anyway, and texts only as a digest. It is one of their
+    spelling, since equality would take `1` for `true`.
+    """
+    texts = (remote.slug, remote.endpoint_url, remote.project_id, remote.worker_address, remote.fields)
+    digest = hashlib.blake2b(repr(texts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    live = known.live.deployed_at if known.live is not None else None
+    return (
+        remote.status,
+        _one_object(remote.code_hash, wanted),
+        _one_object(remote.last_deployed_at, live),
+        _one_object(remote.updated_at, known.updated_at),
+        remote.created_at,
+        remote.lock_version,
+        digest,
+    )
+
+
+def _one_object(value: _T, same: object) -> _T:
+    """Return the second value in place of the first if they are equal and of one type, so that one of them is kept."""
+    return same if type(same) is type(value) and same == value else value
