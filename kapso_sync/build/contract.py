@@ -7,9 +7,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-from tree_sitter import Node
+from typing import TYPE_CHECKING, Any
 
 from kapso_sync.build.scopes import Scopes, imported_names
 from kapso_sync.build.syntax import (
@@ -31,6 +29,9 @@ from kapso_sync.build.syntax import (
 )
 from kapso_sync.build.values import CLASSES, MAX_STEPS, Values, changes, simple_value
 from kapso_sync.credentials import CREDENTIAL
+
+if TYPE_CHECKING:
+    from tree_sitter import Node
 
 HANDLER = b"handler"
 _MADE_OF = (b"handler", b"default", b"fetch")

@@ -6,10 +6,12 @@ import functools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-
-from tree_sitter import Node
+from typing import TYPE_CHECKING
 
 from kapso_sync.build.syntax import FUNCTIONS, MAX_NESTING, nodes
+
+if TYPE_CHECKING:
+    from tree_sitter import Node
 
 _BLOCKS = frozenset({"statement_block", "for_statement", "for_in_statement", "switch_body", "catch_clause"})
 _NAMED = frozenset(

@@ -6,11 +6,10 @@ import enum
 import functools
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import tree_sitter
-import tree_sitter_javascript
-import tree_sitter_typescript
-from tree_sitter import Node
+if TYPE_CHECKING:
+    from tree_sitter import Language, Node
 
 FUNCTIONS = frozenset(
     {
@@ -76,17 +75,22 @@ def is_nested_too_deeply(code: bytes) -> bool:
 
 def parse(code: bytes, grammar: Grammar) -> Node:
     """Return the root of the code's syntax tree; never raises, for any bytes."""
-    return tree_sitter.Parser(_language(grammar)).parse(code).root_node
+    from tree_sitter import Parser  # noqa: PLC0415 - most files were parsed by an earlier process
+
+    return Parser(_language(grammar)).parse(code).root_node
 
 
 @functools.cache
-def _language(grammar: Grammar) -> tree_sitter.Language:
-    languages = {
-        Grammar.JAVASCRIPT: tree_sitter_javascript.language,
-        Grammar.TYPESCRIPT: tree_sitter_typescript.language_typescript,
-        Grammar.TSX: tree_sitter_typescript.language_tsx,
-    }
-    return tree_sitter.Language(languages[grammar]())
+def _language(grammar: Grammar) -> Language:
+    from tree_sitter import Language  # noqa: PLC0415
+
+    if grammar is Grammar.JAVASCRIPT:
+        import tree_sitter_javascript  # noqa: PLC0415
+
+        return Language(tree_sitter_javascript.language())
+    import tree_sitter_typescript as typescript  # noqa: PLC0415
+
+    return Language(typescript.language_tsx() if grammar is Grammar.TSX else typescript.language_typescript())
 
 
 def place(node: Node, code: bytes, text: bytes = b"") -> Place:

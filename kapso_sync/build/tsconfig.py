@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-
-from tree_sitter import Node
+from typing import TYPE_CHECKING
 
 from kapso_sync.build.contract import Jsx
 from kapso_sync.build.diagnostics import Diagnostic
@@ -15,6 +14,9 @@ from kapso_sync.build.nearest import Surroundings
 from kapso_sync.build.syntax import Grammar, Place, first_error, is_nested_too_deeply, member, nodes, parse, place
 from kapso_sync.errors import Location, Notice
 from kapso_sync.model.source import Above, SourceFile
+
+if TYPE_CHECKING:
+    from tree_sitter import Node
 
 NAME = "tsconfig.json"
 NAMES = (NAME, "jsconfig.json")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-
-from tree_sitter import Node
+from typing import TYPE_CHECKING
 
 from kapso_sync.build.scopes import GLOBALS, Scopes
 from kapso_sync.build.syntax import FUNCTIONS, member, nodes, unwrapped
+
+if TYPE_CHECKING:
+    from tree_sitter import Node
 
 _SETS_FETCH = re.compile(rb"\bthis\s*(?:\.\s*fetch\b|\[)|\bassign\s*\(\s*this\b|\bdefineProperty\s*\(\s*this\b")
 _FREEZES = (b"Object.freeze", b"Object.seal", b"Object.preventExtensions")

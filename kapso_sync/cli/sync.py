@@ -9,7 +9,6 @@ from pathlib import Path
 
 from kapso_sync.cli.console import Progress, whole
 from kapso_sync.cli.json_documents import plan_document, report_document
-from kapso_sync.cli.markdown import plan_markdown
 from kapso_sync.cli.pass_args import PassArgs
 from kapso_sync.cli.render import print_plan, print_report
 from kapso_sync.cli.runner import run_to_end
@@ -101,16 +100,22 @@ def show_plan(args: PassArgs, *, detailed: bool = False, markdown: bool = False,
             plan = await session.plan(PassRequest("plan", args.only, args.expect, args.overrides))
         plan = plan.advised(args.context.advise)
         if markdown_file is not None:
-            _write_markdown(markdown_file, args.context.stdout().safe_markdown(plan_markdown(plan, args.advise_exactly)))
+            _write_markdown(markdown_file, args.context.stdout().safe_markdown(_markdown(plan, args)))
         if args.json_output:
             args.context.stdout().document(plan_document(plan))
         elif markdown:
-            args.context.stdout().markdown(plan_markdown(plan, args.advise_exactly))
+            args.context.stdout().markdown(_markdown(plan, args))
         else:
             print_plan(args.context.stdout(), plan, args.advise_exactly)
         return int(plan_exit_code(plan, detailed=detailed))
 
     return run_to_end(work)
+
+
+def _markdown(plan: Plan, args: PassArgs) -> str:
+    from kapso_sync.cli.markdown import plan_markdown
+
+    return plan_markdown(plan, args.advise_exactly)
 
 
 def _write_markdown(path: Path, text: str) -> None:

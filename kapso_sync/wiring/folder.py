@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import platformdirs
-
 from kapso_sync.api.base_url import parse_base_url
 from kapso_sync.errors import ConfigError, Notice
 from kapso_sync.model import events
@@ -58,6 +56,8 @@ def state_root(settings: Settings) -> Path:
     """Return the folder that holds the state folders, absolute; raises `ConfigError` if there is none, or it is closed."""
     if settings.state_dir is not None:
         return _readable(settings.state_dir.absolute())  # git runs in another folder than this process
+    import platformdirs  # noqa: PLC0415 - whoever names a folder needs none of it
+
     try:
         return _readable(platformdirs.user_state_path("kapso-sync"))
     except RuntimeError as error:

@@ -77,7 +77,7 @@ def test_a_plan_of_a_folder_imports_nothing_that_it_does_not_use(tmp_path: Path)
         *("kapso_sync.emulator", "kapso_sync.server", "kapso_sync.daemon", "kapso_sync.notifications", "kapso_sync.doctor"),
         *("kapso_sync.reconcile.apply.executor", "kapso_sync.reconcile.pull", "kapso_sync.sources.git", "kapso_sync.build.npm"),
         *("apscheduler", "starlette", "uvicorn", "prometheus_client", "watchfiles", "git", "apprise", "dotenv"),
-        *("regex", "filelock", "platformdirs"),
+        *("regex", "filelock", "platformdirs", "tree_sitter_typescript"),
     )
     script = (
         "import sys\nfrom kapso_sync.cli.app import run_command_line\ncode = run_command_line(['plan', sys.argv[1]])\n"
@@ -97,7 +97,7 @@ def test_a_pipe_without_a_log_line_loads_nothing_that_draws(tmp_path: Path, leve
     """Colours and wrapping are for terminals. structlog comes with the first line, and brings rich along."""
     script = (
         "import sys, atexit\nfrom kapso_sync.__main__ import main\n"
-        "atexit.register(lambda: print([name for name in ('structlog', 'rich', 'pygments') if name in sys.modules]))\n"
+        "atexit.register(lambda: print([name for name in ('structlog', 'rich', 'pygments', 'html') if name in sys.modules]))\n"
         "main()"
     )
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "KAPSO_API_KEY": "key", "KAPSO_SYNC_LOG_LEVEL": level}
@@ -110,6 +110,7 @@ def test_a_pipe_without_a_log_line_loads_nothing_that_draws(tmp_path: Path, leve
     found = ast.literal_eval(ran.stdout.splitlines()[-1])
     assert [name for name in found if name in ("structlog", "rich")] == loaded
     assert "pygments" not in found or loaded
+    assert "html" not in found or loaded, "it has the names of 2,000 characters"
 
 
 def test_every_command_that_runs_a_loop_collects_garbage() -> None:
