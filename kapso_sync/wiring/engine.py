@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kapso_sync import __version__
 from kapso_sync.api import KapsoClient, parse_base_url
@@ -24,7 +25,6 @@ from kapso_sync.reconcile.plan.settled import SettledSteps
 from kapso_sync.session import PassObserver, Session, WriteContext
 from kapso_sync.settings import Settings
 from kapso_sync.sources.resolved import ResolvedSource
-from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.store.api_facts import ApiFactsFile
 from kapso_sync.store.builds import BuildFolder
 from kapso_sync.store.database import StateStore, owns_anything, read_last_pass, read_state
@@ -39,6 +39,9 @@ from kapso_sync.wiring.network import find_network
 from kapso_sync.wiring.source import resolve_source
 from kapso_sync.wiring.transport import MayCall, make_transport, new_id
 from kapso_sync.wiring.unchanged import circumstances
+
+if TYPE_CHECKING:
+    from kapso_sync.status.tracker import StatusTracker
 
 TEMPORARY_OWNER = (
     "this folder has no git remote, so its owner, {owner}, is made of its path; a remote that you add becomes the owner, "
@@ -116,6 +119,7 @@ async def open_session(
             return
         # A plan needs nothing that writes.
         from kapso_sync.reconcile.apply.executor import Executor  # noqa: PLC0415
+        from kapso_sync.status.tracker import StatusTracker  # noqa: PLC0415
         from kapso_sync.wiring.evidence import make_evidence_collector  # noqa: PLC0415
         from kapso_sync.wiring.executor import executor_settings  # noqa: PLC0415
 

@@ -75,9 +75,15 @@ def test_a_plan_of_a_folder_imports_nothing_that_it_does_not_use(tmp_path: Path)
     """Each module costs time and memory at every start: what writes, serves, schedules, or reads git and npm stays out."""
     heavy = (
         *("kapso_sync.emulator", "kapso_sync.server", "kapso_sync.daemon", "kapso_sync.notifications", "kapso_sync.doctor"),
-        *("kapso_sync.reconcile.apply.executor", "kapso_sync.reconcile.pull", "kapso_sync.sources.git", "kapso_sync.build.npm"),
+        *(
+            "kapso_sync.reconcile.apply.executor",
+            "kapso_sync.reconcile.pull",
+            "kapso_sync.sources.git",
+            "kapso_sync.build.npm",
+            "kapso_sync.status",
+        ),
         *("apscheduler", "starlette", "uvicorn", "prometheus_client", "watchfiles", "git", "apprise", "dotenv"),
-        *("regex", "filelock", "platformdirs", "tree_sitter_typescript"),
+        *("kapso_sync.status", "regex", "filelock", "platformdirs", "tree_sitter_typescript"),
     )
     script = (
         "import sys\nfrom kapso_sync.cli.app import run_command_line\ncode = run_command_line(['plan', sys.argv[1]])\n"
