@@ -41,8 +41,10 @@ LIBRARY_TIMEOUT = 60.0
 """Seconds after which the library's thread returns without an event, to be called again at once."""
 
 LINK_CHECK_SECONDS = 0.5
-CHECK_SECONDS = 2.0
-"""Seconds between two checks of the path's target: where a link leads to it, which somebody may turn, and elsewhere."""
+CHECK_SECONDS = 5.0
+"""Seconds between two checks of the path's target: where a link leads to it, which causes no event when it is turned, and
+elsewhere. There the end of a folder is an event; that of a folder above it need not be one.
+"""
 
 NESTED_SECONDS = 0.25
 """Seconds until another pass is requested after a folder was made, because the events of its files may have been missed."""
@@ -119,7 +121,7 @@ class FileWatcher:
         identity = self._identity()
         folders = [] if identity is None else await asyncio.to_thread(self._folders, identity[0])
         async with asyncio.TaskGroup() as group:
-            following = group.create_task(self._follow(folders)) if folders else None
+            following = group.create_task(self._follow(folders, identity)) if folders else None
             looked = self._clock.monotonic()
             linked = identity is None or identity[0] != str(self._root)
             while self._is_still(identity) and not (following is not None and following.done()):
@@ -167,8 +169,8 @@ class FileWatcher:
             way.append(os.path.realpath(f"{way[-1]}{os.sep}{name}"))
         return list(dict.fromkeys([*filter(_is_folder, way[:-1]), *_folders_below(way[-1])]))
 
-    async def _follow(self, folders: list[str]) -> None:
-        """Watch these folders; return when there may be another one."""
+    async def _follow(self, folders: list[str], identity: tuple[str, int, int] | None) -> None:
+        """Watch these folders; return when there may be another one, or the path has another target."""
         events: AsyncGenerator[set[tuple[Change, str]], None] = awatch(
             *folders,
             watch_filter=_matters,
@@ -187,6 +189,8 @@ class FileWatcher:
             async with contextlib.aclosing(events) as changes:
                 async for batch in changes:
                     self._touch(self._step / STEP_SHARE)
+                    if not self._is_still(identity):
+                        return
                     if any(change is Change.added and _is_folder(path) for change, path in batch):
                         # Files in it have caused no event; once it is watched as well, everything is read again.
                         await self._clock.sleep(NESTED_SECONDS)
