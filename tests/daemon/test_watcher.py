@@ -214,6 +214,20 @@ async def test_a_deleted_and_recreated_folder_is_watched_again(folder: Path) -> 
             await triggers.quiet(0.5)
 
 
+async def test_a_folder_that_was_moved_away_is_not_followed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That it was moved is an event: what is in its place is watched at once, and not only when the path is checked again."""
+    monkeypatch.setattr(watching, "CHECK_SECONDS", 3600.0)
+
+    def replace() -> None:
+        folder.rename(folder.with_name("moved"))
+        folder.mkdir()
+
+    async with watched(folder) as triggers:
+        await after(triggers, replace)
+        await triggers.quiet(1.0)
+        await after(triggers, lambda: (folder / "greet.js").write_text("new"))
+
+
 async def test_a_folder_that_does_not_exist_yet_is_waited_for(tmp_path: Path) -> None:
     """The volume may be filled later."""
     async with watched(tmp_path / "later" / "functions") as triggers:
