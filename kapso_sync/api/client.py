@@ -6,9 +6,11 @@ import asyncio
 import hashlib
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any, Self, TypeVar
 
+from kapso_sync.aio import in_slices
 from kapso_sync.api import wire
 from kapso_sync.api.base_url import platform_base
 from kapso_sync.api.references import Reference, users_in
@@ -43,8 +45,9 @@ from kapso_sync.model.users import FoundUsers, UserKind, WhatsAppFlow
 PAGE_SIZE = 100
 """Records to request in each page; larger pages are not documented."""
 
-PAGES_AT_ONCE = 8
-"""Pages of a list that are read at the same time, once the first one has said how many there are."""
+PAGES_AT_ONCE = 9
+"""Pages of a list that are read at the same time, once the first one has said how many there are: with it, those of a thousand
+functions."""
 
 MAX_PAGES = 1000
 MAX_RECORDS = 20_000
@@ -73,6 +76,9 @@ MAX_USERS_BYTES = 32 * _MIB
 
 DEFINITIONS_AT_ONCE = 8
 """Definitions of workflows that are read at the same time."""
+
+
+_Record = TypeVar("_Record")
 
 
 class KapsoClient:
@@ -111,29 +117,28 @@ class KapsoClient:
         """
         call = Call("GET", "/functions")
         budget = _ByteBudget(MAX_LIST_BYTES)
-        records = await self._pages(ApiRequest(call, "/functions", cut=True), budget)
+        request = ApiRequest(call, "/functions", cut=True)
+        records = await self._pages(request, budget, lambda record: wire.parse_record(record, call))
         self._list_calls = budget.answers
-        if len(records) <= PAGE_SIZE:
-            found = wire.parse_list(records, call)
-        else:
-            found = await asyncio.to_thread(wire.parse_list, records, call)  # not on the event loop, which they would hold
-        return replace(found, digest=budget.digest)
+        return replace(wire.whole_list(records), digest=budget.digest)
 
     async def list_digest(self) -> str:
         """Return the digest that `list_records` would return now, without parsing the records. Raises like `list_records`."""
         budget = _ByteBudget(MAX_LIST_BYTES)
-        await self._pages(ApiRequest(Call("GET", "/functions"), "/functions", cut=True), budget)
+        await self._pages(ApiRequest(Call("GET", "/functions"), "/functions", cut=True), budget, lambda record: record)
         return budget.digest
 
-    async def _pages(self, request: ApiRequest, budget: _ByteBudget, *, until_empty: bool = False) -> list[Json]:
-        """Return the records of all pages; read them a second time if the list changed during the first time."""
+    async def _pages(
+        self, request: ApiRequest, budget: _ByteBudget, parse: Callable[[Json], _Record], *, until_empty: bool = False
+    ) -> list[_Record]:
+        """Return the parsed records of all pages; read them a second time if the list changed during the first time."""
         before = budget.left
         try:
-            return await self._read_pages(request, budget, until_empty=until_empty)
+            return await self._read_pages(request, budget, parse, until_empty=until_empty)
         except _PageMoved:
             budget.restart(before)
             try:
-                return await self._read_pages(request, budget, until_empty=until_empty)
+                return await self._read_pages(request, budget, parse, until_empty=until_empty)
             except _PageMoved as moved:
                 raise ApiGarbled(
                     f"{request.call}: {moved}", call=request.call, hint="the next pass reads the list again"
@@ -155,64 +160,43 @@ class KapsoClient:
         budget.take(body)
         return value
 
-    async def _read_at_once(self, request: ApiRequest, numbers: Sequence[int], budget: _ByteBudget) -> list[Json]:
-        """Return the answers of several pages, in the order of their numbers; if one fails, its error is raised.
-
-        Together they take no more memory than one: each may have its share of what is left. A larger one is read again, alone.
-        """
-        queries = [{"page": str(number), "per_page": str(PAGE_SIZE), "limit": str(PAGE_SIZE)} for number in numbers]
-        pages = [replace(request, query=query) for query in queries]
-        if len(pages) == 1:
-            return [await self._read_within(pages[0], budget)]
-        reading = (self._read_within(page, budget, len(pages)) for page in pages)
-        values: list[Json] = []
-        # Each of them ends before an error is raised: to cancel a request would cost the pool a connection.
-        for page, answer in zip(pages, await asyncio.gather(*reading, return_exceptions=True), strict=True):
-            if isinstance(answer, AnswerTooLarge):
-                values.append(await self._read_within(page, budget))
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
-                values.append(answer)
-        return values
-
-    async def _read_pages(self, request: ApiRequest, budget: _ByteBudget, *, until_empty: bool) -> list[Json]:
+    async def _read_pages(
+        self, request: ApiRequest, budget: _ByteBudget, parse: Callable[[Json], _Record], *, until_empty: bool
+    ) -> list[_Record]:
         """Read pages until the answers say that there are no more; those that the first one announces are read together.
 
-        If they do not say, the list ends with a page shorter than we asked for; with ``until_empty`` it ends with an empty or a
-        repeated page, since a server may give shorter pages than we ask for.
+        A page is parsed while the next ones are on their way. If the answers do not say, the list ends with a page shorter than
+        we asked for; with ``until_empty`` it ends with an empty or a repeated page, since a server may give shorter pages than
+        we ask for.
         """
         call = request.call
-        records: list[Json] = []
+        records: list[_Record] = []
         seen: set[str] = set()
-        read: deque[Json] = deque()
         announced = 1
-        for number in range(1, MAX_PAGES + 1):
-            if not read:
-                last = max(number, min(announced, number + PAGES_AT_ONCE - 1))
-                read.extend(await self._read_at_once(request, range(number, last + 1), budget))
-            value = read.popleft()
-            page, paging = wire.parse_records(value, call), wire.parse_paging(value)
-            if number == 1:
-                announced = paging.last_page(len(page))
-            if len(records) + len(page) > MAX_RECORDS:
-                raise AnswerTooLarge(f"{call} answered with more than {MAX_RECORDS:,} records", call=call)
-            identities = [_identity(record) for record in page]
-            fresh = [record for record, identity in zip(page, identities, strict=True) if identity not in seen]
-            missing = 0 if paging.total is None else paging.total - len(records) - len(fresh)
-            if page and not fresh and missing <= 0:
-                return records
-            if len(fresh) < len(page):
-                raise _PageMoved(f"page {number} repeats records of an earlier one")
-            records += fresh
-            seen.update(identities)
-            more = paging.more(number)
-            if more is None and paging.total is None:
-                more = bool(page) if until_empty else len(page) >= PAGE_SIZE
-            if missing <= 0 and not more:
-                return records
-            if not page:
-                raise _PageMoved(f"page {number} is empty, and more was announced")
+        async with _PagesAhead(self._read_within, request, budget) as ahead:
+            for number in range(1, MAX_PAGES + 1):
+                value = await ahead.answer(number, announced)
+                page, paging = wire.parse_records(value, call), wire.parse_paging(value)
+                if number == 1:
+                    announced = paging.last_page(len(page))
+                if len(records) + len(page) > MAX_RECORDS:
+                    raise AnswerTooLarge(f"{call} answered with more than {MAX_RECORDS:,} records", call=call)
+                identities = [_identity(record) for record in page]
+                fresh = [record for record, identity in zip(page, identities, strict=True) if identity not in seen]
+                missing = 0 if paging.total is None else paging.total - len(records) - len(fresh)
+                if page and not fresh and missing <= 0:
+                    return records
+                if len(fresh) < len(page):
+                    raise _PageMoved(f"page {number} repeats records of an earlier one")
+                records += await in_slices(_parsed(fresh, parse))
+                seen.update(identities)
+                more = paging.more(number)
+                if more is None and paging.total is None:
+                    more = bool(page) if until_empty else len(page) >= PAGE_SIZE
+                if missing <= 0 and not more:
+                    return records
+                if not page:
+                    raise _PageMoved(f"page {number} is empty, and more was announced")
         raise ApiGarbled(f"{call}: more than {MAX_PAGES} pages", call=call)
 
     async def get_function(self, function_id: str) -> RemoteFunction:
@@ -405,7 +389,7 @@ class KapsoClient:
             for base in bases:
                 try:
                     request = ApiRequest(Call("GET", route), route, base_url=base)
-                    return route, base, await self._pages(request, budget, until_empty=True)
+                    return route, base, await self._pages(request, budget, lambda record: record, until_empty=True)
                 except (ApiNotFound, ApiUnsupported) as error:
                     failure = failure or error
                 except ApiError as error:
@@ -432,6 +416,65 @@ _REFUSES_LOCK = re.compile(r"lock_version(?!\w|\\*[\"']?\s*(?::|=))")
 
 class _PageMoved(Exception):
     """The list changed while its pages were read, or a page is missing."""
+
+
+class _PagesAhead:
+    """Reads the pages of a list, several at the same time.
+
+    ``read`` reads one, which may take what is left of the budget, divided by its last argument.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[ApiRequest, _ByteBudget, int], Coroutine[Any, Any, Json]],
+        request: ApiRequest,
+        budget: _ByteBudget,
+    ) -> None:
+        self._read = read
+        self._request = request
+        self._budget = budget
+        self._reading: deque[asyncio.Task[Json]] = deque()
+        self._alone = True
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Wait for every page, before an error is raised: to cancel a request would cost the pool a connection."""
+        if kind is not None and issubclass(kind, asyncio.CancelledError):
+            for task in self._reading:
+                task.cancel()
+        await asyncio.gather(*self._reading, return_exceptions=True)
+
+    async def answer(self, number: int, last: int) -> Json:
+        """Return the answer of the next page, which is ``number``; those after it are read meanwhile, as far as ``last``.
+
+        Together they take no more memory than one: each may have its share of what is left. A larger one is read again, alone.
+        """
+        if not self._reading:
+            count = max(1, min(last - number + 1, PAGES_AT_ONCE))
+            self._alone = count == 1
+            pages = [self._read(self._page(number + each), self._budget, count) for each in range(count)]
+            self._reading.extend(map(asyncio.ensure_future, pages))
+        try:
+            return await self._reading.popleft()
+        except AnswerTooLarge:
+            if self._alone:
+                raise
+            await asyncio.gather(*self._reading, return_exceptions=True)
+            return await self._read(self._page(number), self._budget, 1)
+
+    def _page(self, number: int) -> ApiRequest:
+        return replace(self._request, query={"page": str(number), "per_page": str(PAGE_SIZE), "limit": str(PAGE_SIZE)})
+
+
+def _parsed(records: Iterable[Json], parse: Callable[[Json], _Record]) -> Generator[None, None, list[_Record]]:
+    """Return the parsed records, and pause after each."""
+    found = []
+    for record in records:
+        found.append(parse(record))
+        yield
+    return found
 
 
 class _ByteBudget:

@@ -12,8 +12,8 @@ from json.scanner import py_make_scanner  # type: ignore[attr-defined]
 
 from kapso_sync.model.functions import Json
 
-SMALL = 256 * 1024
-"""An answer of at most this many bytes is read at once; a larger one belongs into a thread."""
+SMALL = 384 * 1024
+"""Bytes of an answer that is read without a look at how many values it has; a page of a hundred functions of 3 KiB."""
 
 MODEST = 1024 * 1024
 MODEST_VALUES = 100_000
@@ -39,8 +39,8 @@ class TooMuch(ValueError):
 
 
 def read_json(body: bytes) -> Json:
-    """Return the JSON of a body, in a thread if the body is not `SMALL`; raises ValueError, `TooMuch` and RecursionError."""
-    if len(body) <= SMALL or _is_modest(body):
+    """Return the JSON of a body, in a thread unless it is `quickly_read`; raises ValueError, `TooMuch` and RecursionError."""
+    if quickly_read(body):
         decoder: type[json.JSONDecoder] = json.JSONDecoder
     else:
         _check(body)
@@ -49,8 +49,13 @@ def read_json(body: bytes) -> Json:
     return value
 
 
-def _is_modest(body: bytes) -> bool:
-    """Return whether a body has few values for sure: the commas, brackets and quotes inside of strings are counted as well."""
+def quickly_read(body: bytes) -> bool:
+    """Return whether a body is read in a few milliseconds; a thread would hold the interpreter's lock for as long.
+
+    It has few bytes, or few values for sure: the commas, brackets and quotes inside of strings are counted as well.
+    """
+    if len(body) <= SMALL:
+        return True
     return len(body) <= MODEST and sum(map(body.count, (b",", b"[", b"{", b'"'))) <= MODEST_VALUES
 
 

@@ -15,7 +15,7 @@ import httpx
 
 from kapso_sync import __version__
 from kapso_sync.api.base_url import other_base
-from kapso_sync.api.json_answers import SMALL
+from kapso_sync.api.json_answers import quickly_read
 from kapso_sync.api.rate_limiter import Permit, RateLimiter
 from kapso_sync.api.wire import decode, error_text, is_json_error, is_name_taken, without_request
 from kapso_sync.errors import (
@@ -218,7 +218,7 @@ class Transport:
 
     async def _decoded(self, request: ApiRequest, answer: ApiResponse) -> Json:
         try:
-            if len(answer.body) <= SMALL:
+            if quickly_read(answer.body):
                 return decode(answer.body, request.call, answer.status, cut=request.cut)
             return await asyncio.to_thread(decode, answer.body, request.call, answer.status, cut=request.cut)
         except ApiGarbled as error:
