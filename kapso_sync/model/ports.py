@@ -68,8 +68,11 @@ class EvidenceCollector(Protocol):
 class Source(Protocol):
     """The source: a folder or a git repository."""
 
-    async def fetch(self) -> Snapshot:
-        """Return one revision, read atomically; raises `SourceUnavailable`, `SourceMissing` or `InvalidSource`."""
+    async def fetch(self, on_transfer: Callable[[], None] = lambda: None) -> Snapshot:
+        """Return one revision, read atomically; raises `SourceUnavailable`, `SourceMissing` or `InvalidSource`.
+
+        ``on_transfer`` is called when a new revision begins to be transferred, which takes a while.
+        """
         ...
 
     async def moved(self, *, keep: bool = True) -> bool:

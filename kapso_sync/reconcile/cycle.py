@@ -33,7 +33,7 @@ from kapso_sync.model.settled import SettledPass
 from kapso_sync.model.source import Snapshot
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.reconcile.apply.function_users import look_up_usage
-from kapso_sync.reconcile.observe import list_secrets_before, observe
+from kapso_sync.reconcile.observe import ListAhead, list_secrets_before, observe
 from kapso_sync.reconcile.plan.deletion_grace import Timestamps, defer_deletions
 from kapso_sync.reconcile.plan.guard import Guarded, Limits, block_used_deletions, guard, select
 from kapso_sync.reconcile.plan.observed import Observed
@@ -127,9 +127,9 @@ async def reconcile(deps: PassDeps, executor: Executor, request: PassRequest) ->
     return report
 
 
-async def _read_source(deps: PassDeps) -> Snapshot:
+async def _read_source(deps: PassDeps, ahead: ListAhead) -> Snapshot:
     try:
-        return await deps.source.fetch()
+        return await deps.source.fetch(ahead.begin)
     except KapsoSyncError as error:
         emit_source_failure(deps.emit, error)
         raise
@@ -140,11 +140,13 @@ async def plan_pass(deps: PassDeps, request: PassRequest) -> PlannedPass:
     policy = deps.policy.overridden(request.overrides)
     limits = replace(deps.limits, allow_recreate=deps.limits.allow_recreate or request.overrides.allow_recreate)
     _check_only(request, policy)
-    snapshot = await _read_source(deps)
-    request.on_read(snapshot)
-    state = deps.load_state()
-    desired = await deps.build(snapshot, state)
-    observed = await observe(deps.api, state, desired, policy.owner, deps.clock.now(), allow_recreate=limits.allow_recreate)
+    async with ListAhead(deps.api, deps.clock) as ahead:
+        snapshot = await _read_source(deps, ahead)
+        request.on_read(snapshot)
+        state = deps.load_state()
+        desired = await deps.build(snapshot, state)
+        now, recreate = deps.clock.now(), limits.allow_recreate
+        observed = await observe(deps.api, state, desired, policy.owner, now, ahead=ahead, allow_recreate=recreate)
     plan = await in_slices(plan_in_slices(desired, observed, policy, deps.settled))
     known = await list_secrets_before(deps.api, observed, plan, deps.clock.now())
     if known.secrets != observed.secrets:

@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from typing import Self
 
 from kapso_sync.errors import ApiNotFound, ApiUnsupported
+from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import Desired
-from kapso_sync.model.functions import CODE, DeploymentStatus, RemoteFunction
+from kapso_sync.model.functions import CODE, DeploymentStatus, FunctionList, RemoteFunction
 from kapso_sync.model.plan import Modify, Plan
 from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.model.state import ReconcilerState
@@ -19,17 +21,66 @@ from kapso_sync.reconcile.plan.project import require_not_emptied, require_same_
 from kapso_sync.reconcile.plan.renames import resolve_renames
 from kapso_sync.reconcile.plan.secrets import SecretListing, listing_from, listing_needed
 
+MAX_LIST_AGE = 5.0
+"""Seconds after which a list that was read ahead is read again: somebody may have changed a function since."""
 
-async def observe(
-    api: FunctionsApi, state: ReconcilerState, desired: Desired, owner: str, now: datetime, *, allow_recreate: bool = False
+
+class ListAhead:
+    """Kapso's list, which is read while git transfers a revision, if it transfers one: neither waits for the other.
+
+    What was read ahead and not taken is dropped at the end of the block.
+    """
+
+    def __init__(self, api: FunctionsApi, clock: Clock) -> None:
+        self._api = api
+        self._clock = clock
+        self._reading: asyncio.Task[FunctionList] | None = None
+        self._read_at = 0.0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+
+    def begin(self) -> None:
+        """Begin to read the list; nothing happens if it has begun already."""
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read(), name="list-ahead")
+
+    async def _read(self) -> FunctionList:
+        found = await self._api.list_records()
+        self._read_at = self._clock.monotonic()
+        return found
+
+    async def take(self) -> FunctionList:
+        """Return the list, read ahead or now. Raises `ApiError`."""
+        if self._reading is None:
+            return await self._api.list_records()
+        found = await self._reading
+        too_old = self._clock.monotonic() - self._read_at > MAX_LIST_AGE
+        return await self._api.list_records() if too_old else found
+
+
+async def observe(  # noqa: PLR0913 - what a pass has at hand
+    api: FunctionsApi,
+    state: ReconcilerState,
+    desired: Desired,
+    owner: str,
+    now: datetime,
+    *,
+    ahead: ListAhead | None = None,
+    allow_recreate: bool = False,
 ) -> Observed:
     """Return the functions on Kapso, with open intents resolved.
 
-    ``now`` is the time of the observation. Raises `ApiError` when the list cannot be read. Raises `StateForeign` when the API
-    key opens another project than that of the state folder or of the repository, or opens an empty project although we own
-    functions; ``allow_recreate`` accepts the empty project.
+    ``ahead`` may have the list already. ``now`` is the time of the observation. Raises `ApiError` when the list cannot be read.
+    Raises `StateForeign` when the API key opens another project than that of the state folder or of the repository, or opens an
+    empty project although we own functions; ``allow_recreate`` accepts the empty project.
     """
-    listed = await api.list_records()
+    listed = await (api.list_records() if ahead is None else ahead.take())
     functions = listed.functions
     require_same_project(functions, state, desired.project_id)
     if not (functions or listed.garbled or allow_recreate):

@@ -150,8 +150,8 @@ class Git:
         """How to authenticate."""
         return self._credentials
 
-    async def run(self, arguments: Sequence[str], *, network: bool = False) -> str:
-        """Run ``git ARGUMENTS`` and return its standard output.
+    async def run(self, arguments: Sequence[str], *, network: bool = False, stdin: bytes | None = None) -> str:
+        """Run ``git ARGUMENTS`` and return its standard output; ``stdin`` is what it reads, None: nothing.
 
         Only ``git fetch`` may take the whole deadline: everything else transfers nothing.
 
@@ -164,14 +164,16 @@ class Git:
             self._is_checked = True
         transfers = _command(arguments) == "fetch"
         deadline = self._deadline if transfers or not network else min(self._deadline, QUERY_TIMEOUT)
-        return await self._execute(arguments, environment, deadline)
+        return await self._execute(arguments, environment, deadline, stdin)
 
-    async def _execute(self, arguments: Sequence[str], environment: Mapping[str, str], deadline: float) -> str:
+    async def _execute(
+        self, arguments: Sequence[str], environment: Mapping[str, str], deadline: float, stdin: bytes | None = None
+    ) -> str:
         try:
             # A fetch is three processes, of which one takes much.
             limits = Limits(memory=memory_for_program(MAX_MEMORY, share=0.75))
             ended = await run_process(
-                ["git", *arguments], environment=environment, cwd=self._home, deadline=deadline, limits=limits
+                ["git", *arguments], environment=environment, cwd=self._home, deadline=deadline, stdin=stdin, limits=limits
             )
         except FileNotFoundError as error:
             raise ConfigError(

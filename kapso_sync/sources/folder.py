@@ -96,7 +96,7 @@ class FolderSource:
         """Return the functions folder inside the work tree, empty for the folder itself; raises `SourceMissing`."""
         return self._home(Path(os.path.realpath(self._root)))[1]
 
-    async def fetch(self) -> Snapshot:
+    async def fetch(self, on_transfer: Callable[[], None] = lambda: None) -> Snapshot:  # noqa: ARG002 - nothing is transferred
         """Return a snapshot of the folder.
 
         Raises `SourceMissing`, `SourceUnstable` when it keeps changing, and `InvalidSource` beyond the limits.

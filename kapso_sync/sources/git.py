@@ -67,9 +67,13 @@ MAX_NESTED_TAGS = 8
 
 _OURS = "refs/kapso-sync/head"
 _COMMIT_ID = re.compile(r"[0-9a-f]{7,40}")
+_FULL_ID = re.compile(r"[0-9a-f]{40}")
 _SHA256_ID = re.compile(r"[0-9a-f]{64}")
 _REDIRECTED = re.compile(r"returned error: 30[12378]")
 MAX_LISTED_REFS = 10
+
+OnTransfer = Callable[[], None]
+"""Called before something is fetched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +140,16 @@ class GitSource:
         """Return the branch that the remote's HEAD names; raises `SourceUnavailable` or `SourceMissing`."""
         return (await self._head()).default_branch
 
-    async def fetch(self) -> Snapshot:
+    async def fetch(self, on_transfer: OnTransfer = lambda: None) -> Snapshot:
         """Return the wanted revision; nothing is fetched when the mirror has it already.
+
+        ``on_transfer`` is called before something is fetched.
 
         Raises `SourceUnavailable` when the remote does not answer or refuses us, `SourceUnverified` when the revision is not
         signed as wanted, `SourceMissing` when the repository, the branch, the ref or the functions folder is not there,
         `StateUnusable` when the mirror cannot be written.
         """
-        snapshot, self._first = self._first or await self._current(), None
+        snapshot, self._first = self._first or await self._current(on_transfer), None
         previous = self._last.revision.id if self._last else None
         revision = snapshot.revision
         if revision.id == previous:
@@ -184,12 +190,12 @@ class GitSource:
             pass  # The next fetch mends the mirror, or says what is wrong.
         return True
 
-    async def _current(self) -> Snapshot:
+    async def _current(self, on_transfer: OnTransfer = lambda: None) -> Snapshot:
         head, self._found = self._found or await self._head(), None
         if (last := self._was_read(head)) is not None:
             return last
         try:
-            return await self._read(head)
+            return await self._read(head, on_transfer)
         except OSError as error:
             raise StateUnusable(
                 f"{self._mirror} cannot be used: {error.strerror}", hint="git needs a folder of its own for its mirror"
@@ -254,10 +260,10 @@ class GitSource:
             return SourceMissing(f"{where} has tags, and no branch", hint=f"name a tag with --ref: {_listed(tags)}")
         return SourceMissing(f"{where} has no commit yet", hint="push the branch, or name another with --branch")
 
-    async def _read(self, head: _Head) -> Snapshot:
+    async def _read(self, head: _Head, on_transfer: OnTransfer) -> Snapshot:
         """Fetch what is missing and read it; a broken mirror is wiped and created again, once."""
         try:
-            return await self._obtain_verified(head)
+            return await self._obtain_verified(head, on_transfer)
         except GitFailed as error:
             if is_network_failure(error.text) or is_out_of_memory(error.text):
                 raise self._explain(error) from error
@@ -265,14 +271,14 @@ class GitSource:
         except _Broken:
             await asyncio.to_thread(_wipe, self._mirror)
         try:
-            return await self._obtain_verified(head)
+            return await self._obtain_verified(head, on_transfer)
         except GitFailed as error:
             raise self._explain(error) from error
         except _Broken as error:
             raise SourceUnavailable(f"the repository cannot be read: {error}", hint="run git fsck on the remote") from error
 
-    async def _obtain_verified(self, head: _Head) -> Snapshot:
-        found = await self._obtain(head)
+    async def _obtain_verified(self, head: _Head, on_transfer: OnTransfer) -> Snapshot:
+        found = await self._obtain(head, on_transfer)
         signer = None if self._verifier is None else await self._verify(self._verifier, found)
         return await asyncio.to_thread(self._snapshot, found.commit, signer)
 
@@ -311,7 +317,7 @@ class GitSource:
                 raise SignatureRefused(f"the tag names {target.kind} {target.id[:12]}")
             return split_tag(content)
 
-    async def _obtain(self, head: _Head) -> _Found:
+    async def _obtain(self, head: _Head, on_transfer: OnTransfer = lambda: None) -> _Found:
         """Return the wanted commit, present in the mirror, and with a verifier the tag object as well.
 
         The ref may have moved since the remote was asked. Then its new commit is what was fetched, and what is wanted.
@@ -324,6 +330,7 @@ class GitSource:
             await self._git.run(["init", "--quiet", "--bare", "--initial-branch=unused", "--", str(self._mirror)])
         if (found := await self._present(head)) is not None:
             return found
+        on_transfer()
         try:
             await self._fetch("--depth=1", f"+{head.ref}:{_OURS}")
         except GitFailed:
@@ -336,12 +343,13 @@ class GitSource:
 
     async def _present(self, head: _Head) -> _Found | None:
         """Return what the remote said if the mirror has all of it, else None."""
+        if head.commit is None:
+            return None
         tag = head.tag if self._verifier is not None else None
-        if head.commit is None or not await self._has(f"{head.commit}^{{commit}}^{{tree}}"):
-            return None
-        if tag is not None and not await self._has(tag):
-            return None
-        return _Found(await self._parse(f"{head.commit}^{{commit}}"), tag)
+        named = f"{head.commit}^{{commit}}"
+        found = await self._look_up(named, f"{named}^{{tree}}", *(() if tag is None else (tag,)))
+        commit = found[0]
+        return None if commit is None or None in found else _Found(commit, tag)
 
     async def _fetched(self, head: _Head) -> _Found:
         """Return what the last fetch brought, whatever the remote said before it."""
@@ -370,12 +378,19 @@ class GitSource:
         except GitFailed:
             await asyncio.to_thread(_wipe, self._mirror)
 
-    async def _has(self, name: str) -> bool:
+    async def _look_up(self, *names: str) -> list[str | None]:
+        """Return the full ids of objects in the mirror, None for each that is not there; one process finds all of them."""
+        asked = "".join(f"{name}\n" for name in names).encode()
         try:
-            await self._in_mirror("cat-file", "-e", name)
+            text = await self._git.run([f"--git-dir={self._mirror}", "cat-file", "--batch-check=%(objectname)"], stdin=asked)
         except GitFailed:
-            return False
-        return True
+            return [None for _ in names]
+        lines = text.splitlines()
+        return (
+            [line if _FULL_ID.fullmatch(line) else None for line in lines]
+            if len(lines) == len(names)
+            else [None for _ in names]
+        )
 
     async def _fetch(self, *arguments: str) -> None:
         command = ["fetch", "--quiet", "--no-tags", "--force", "--no-write-fetch-head", "--no-auto-gc"]

@@ -24,7 +24,7 @@ from tests.world import WorldApi
 class _Nothing:
     """A source whose snapshot does not matter: the test says what git wants."""
 
-    async def fetch(self) -> Snapshot:
+    async def fetch(self, on_transfer: Callable[[], None] = lambda: None) -> Snapshot:
         return Snapshot("test", Revision("c0ffee"))
 
     async def moved(self, *, keep: bool = True) -> bool:  # noqa: ARG002 - there is nothing to keep
