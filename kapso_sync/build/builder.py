@@ -19,6 +19,7 @@ from kapso_sync.build.encoding import encoding_diagnostic
 from kapso_sync.build.graph import MAX_FAULTS, Closure, Graph
 from kapso_sync.build.packages import Installed, Packages, PackageSource, Refusal
 from kapso_sync.build.rules import (
+    MAX_CODE_BYTES,
     built_in_diagnostics,
     credential_notices,
     entry_diagnostics,
@@ -149,8 +150,15 @@ class _Alone:
 
     entry: Entry
     content: bytes
+    digest: str
     shape: Shape
+    style: CodeStyle | None
     notices: tuple[Notice, ...]
+
+    def function(self) -> DesiredFunction:
+        """Return the function."""
+        made = DesiredFunction(self.entry, self.content.decode("utf-8"), style=self.style)
+        return made.hashed(f"sha256:{self.digest}")
 
 
 class Builder:
@@ -208,7 +216,7 @@ class Builder:
         site.used.add(entry.file)
         known = self._alone.get(entry.slug)
         if known is not None and known.entry is entry and known.content is content:
-            await self._shapes.read(entry.file, content)
+            self._shapes.keep(entry.file, content, known.digest, known.shape)
             self._take_alone(known, site)
             return
         fault = encoding_diagnostic(entry.file, content) or _no_code(entry.file)
@@ -231,8 +239,10 @@ class Builder:
         faults = self._faults(entry, site, closure, script=script, plain=plain)
         found = [notice for path in closure.files if path in site.shapes for notice in notices(site.shapes[path], path)]
         found += entry_notices(shape, closure, entry.file)
-        if plain and not faults and closure.files == (entry.file,):
-            self._take_alone(_Alone(entry, content, shape, tuple(found)), site)
+        if plain and not faults and closure.files == (entry.file,) and len(content) <= MAX_CODE_BYTES:
+            digest, style = self._shapes.digest(entry.file, content), self._final_style(entry, sloppy=shape.sloppy is not None)
+            found += size_notices(len(content), entry.file)
+            self._take_alone(_Alone(entry, content, digest, shape, style, tuple(found)), site)
             return
         site.notices += [*found, *(() if plain else self._config_notices(site, closure))]
         if faults:
@@ -269,6 +279,8 @@ class Builder:
             if error is not None:
                 broken = replace(shape, error=error, confirmed=True)
                 site.refuse(entry, [fault for fault in [syntax_diagnostic(broken, entry.file)] if fault is not None])
+            elif entry.slug in site.alone:
+                site.results[entry.slug] = site.alone[entry.slug].function()
             else:
                 built = Built(files[entry.file].decode("utf-8"))
                 self._accept(entry, built, site, compiled=False, sloppy=shape.sloppy is not None)
@@ -433,11 +445,16 @@ class Builder:
             site.refuse(entry, [fault])
             return
         site.has_inputs |= bool(built.inputs)
-        style = CodeStyle.SCRIPT if self._wanted(entry) is Contract.AUTO and not sloppy else None
-        if entry.function_type is FunctionType.SUPABASE_FUNCTION:
-            style = None
+        style = self._final_style(entry, sloppy=sloppy)
         site.results[entry.slug] = DesiredFunction(entry, built.code, style=style, compiled=compiled, packages=built.packages)
-        site.notices += (*size_notices(built.code, entry.file), *built.notices)
+        size = len(built.code.encode("utf-8", "surrogatepass"))
+        site.notices += (*size_notices(size, entry.file), *built.notices)
+
+    def _final_style(self, entry: Entry, *, sloppy: bool) -> CodeStyle | None:
+        """Return the style of code that could go up in the other one as well; None for all other code."""
+        if entry.function_type is FunctionType.SUPABASE_FUNCTION:
+            return None
+        return CodeStyle.SCRIPT if self._wanted(entry) is Contract.AUTO and not sloppy else None
 
 
 def _no_code(file: str) -> Diagnostic | None:

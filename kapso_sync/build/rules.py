@@ -110,9 +110,8 @@ def size_diagnostic(code: str, file: str, *, minified: bool = False) -> Diagnost
     return Diagnostic("too-large", text, file, _WHOLE, hint if minified else f"{hint}; or `minify: true` in the manifest")
 
 
-def size_notices(code: str, file: str) -> Iterator[Notice]:
-    """Yield a notice if the code may be too large."""
-    size = len(code.encode("utf-8", "surrogatepass"))
+def size_notices(size: int, file: str) -> Iterator[Notice]:
+    """Yield a notice if code of so many bytes may be too large."""
     if SAFE_CODE_BYTES < size <= MAX_CODE_BYTES:
         text = f"the code to upload has {size:,} bytes: Kapso may refuse more than {SAFE_CODE_BYTES:,}"
         yield _notice("large", text, file, _WHOLE)

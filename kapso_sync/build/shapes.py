@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 import hashlib
-import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -59,7 +58,7 @@ class Shapes:
     async def read(self, path: str, content: bytes) -> Shape:
         """Return the shape of a file."""
         grammar = Grammar.of(path)
-        key = f"{grammar.name}:{self._digest(path, content)}"
+        key = f"{grammar.name}:{self.digest(path, content)}"
         shape = self._seen.get(key) or self._known.get(key) or self._recalled().shapes.get(key)
         if shape is None:
             shape = await self._inspect(content, grammar)
@@ -71,12 +70,17 @@ class Shapes:
         self._seen[key] = shape
         return shape
 
+    def keep(self, path: str, content: bytes, digest: str, shape: Shape) -> None:
+        """Keep the shape of a file with this content, whose digest is known, as if it had been read."""
+        self._digests[path] = content, digest
+        self._seen[f"{Grammar.of(path).name}:{digest}"] = shape
+
     async def errors(self, files: Mapping[str, bytes]) -> dict[str, Place]:
         """Return the first syntax error of each file that has one, as esbuild sees it; without esbuild, what is known of them.
 
         What is known of other files is dropped.
         """
-        keys = {path: f"{posixpath.splitext(path)[1]}:{self._digest(path, content)}" for path, content in files.items()}
+        keys = {path: f".{path.rpartition('.')[2]}:{self.digest(path, content)}" for path, content in files.items()}
         known = dict.fromkeys(self._recalled().sound) | self._errors
         unknown = {path: content for path, content in files.items() if keys[path] not in known}
         if unknown and self._parser is not None:
@@ -113,7 +117,7 @@ class Shapes:
                 return found
         return replace(found, modern=found.modern or shape.error)
 
-    def _digest(self, path: str, content: bytes) -> str:
+    def digest(self, path: str, content: bytes) -> str:
         """Return the digest of a file's content, computed once in a pass: several rules ask for it."""
         known = self._digests.get(path)
         if known is None or known[0] is not content:

@@ -227,7 +227,8 @@ class Entry:
     @property
     def function_type(self) -> FunctionType:
         """The managed function type, or Kapso's default for new functions."""
-        return FunctionType(str(self.fields.get("function_type", FunctionType.CLOUDFLARE_WORKER)))
+        given = self.fields.get("function_type")
+        return FunctionType.CLOUDFLARE_WORKER if given is None else FunctionType(str(given))
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +298,11 @@ class DesiredFunction:
     compiled: bool = False
     secrets_digest: str | None = None
     packages: tuple[BundledPackage, ...] = ()
+
+    def hashed(self, digest: str) -> DesiredFunction:
+        """Return the function, whose code is known to have this hash: it is not computed again."""
+        self.__dict__["content"] = {**self.entry.fields, CODE: digest}
+        return self
 
     def in_style(self, style: CodeStyle) -> DesiredFunction:
         """Return the function with its code in a style; unchanged if only one style is possible."""
