@@ -10,6 +10,7 @@ from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import Desired
 from kapso_sync.model.events import Event
 from kapso_sync.model.plan import Plan, Policy
+from kapso_sync.model.ports import Source
 from kapso_sync.model.report import Report
 from kapso_sync.model.source import Revision, Snapshot
 from kapso_sync.model.state import ReconcilerState
@@ -24,7 +25,7 @@ from tests.world import WorldApi
 class _Nothing:
     """A source whose snapshot does not matter: the test says what git wants."""
 
-    async def fetch(self, on_transfer: Callable[[], None] = lambda: None) -> Snapshot:
+    async def fetch(self, on_transfer: Callable[[], None] = lambda: None) -> Snapshot:  # noqa: ARG002 - nothing is transferred
         return Snapshot("test", Revision("c0ffee"))
 
     async def moved(self, *, keep: bool = True) -> bool:  # noqa: ARG002 - there is nothing to keep
@@ -43,6 +44,7 @@ class Bench:
     settings: ExecutorSettings = field(default_factory=ExecutorSettings)
     events: list[Event] = field(default_factory=list)
     redact: Callable[[str], str] = str
+    source: Source = field(default_factory=_Nothing)
 
     async def sync(self, desired: Desired, request: PassRequest | None = None) -> Report:
         """One pass, as one process would do it: whatever happens, the state folder is closed behind it."""
@@ -68,7 +70,7 @@ class Bench:
             return desired
 
         return PassDeps(
-            source=_Nothing(),
+            source=self.source,
             build=build,
             api=self.api,
             load_state=store.load_state if store else lambda: read_state(self.folder),

@@ -33,6 +33,19 @@ async def test_the_mirror_is_shallow_and_reused(upstream: Repository, reader: Re
     assert set(reader.mirror.glob("objects/pack/*.pack")) == packs
 
 
+async def test_only_what_the_mirror_lacks_is_reported_as_a_transfer(upstream: Repository, reader: Reader) -> None:
+    """A pass asks Kapso for its list then; a revision that is there already, or that did not move, is no reason to."""
+    transfers: list[str] = []
+    source = reader.open(upstream.url)
+    for revision in ("first", "first", "second"):
+        if revision == "second":
+            upstream.commit({"a.ts": "new"})
+        await source.fetch(lambda revision=revision: transfers.append(revision))  # type: ignore[misc]
+    assert transfers == ["first", "second"]
+    await reader.open(upstream.url).fetch(lambda: transfers.append("after a restart"))
+    assert transfers == ["first", "second"]
+
+
 async def test_every_push_adds_to_the_same_mirror(upstream: Repository, reader: Reader) -> None:
     """A small push does not clone the repository again."""
     await reader.open(upstream.url).fetch()

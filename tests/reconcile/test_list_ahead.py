@@ -1,0 +1,71 @@
+"""The list of functions is read while git transfers a revision, and what a pass uses of it is never old."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from kapso_sync.errors import SourceUnavailable
+from kapso_sync.model.source import Revision, Snapshot
+from kapso_sync.reconcile.observe import MAX_LIST_AGE
+from tests.builders import desired, want
+from tests.reconcile.passes import Bench
+
+
+class _Transferring:
+    """A source with a new revision, which is being transferred until ``during`` has ended."""
+
+    def __init__(self, during: Callable[[], Awaitable[None]]) -> None:
+        self._during = during
+
+    async def fetch(self, on_transfer: Callable[[], None] = lambda: None) -> Snapshot:
+        on_transfer()
+        await self._during()
+        return Snapshot("test", Revision("c0ffee"))
+
+    async def moved(self, *, keep: bool = True) -> bool:  # noqa: ARG002 - there is nothing to keep
+        return True
+
+
+async def _until_listed(bench: Bench) -> None:
+    async with asyncio.timeout(5):
+        while not bench.api.count("GET", "/functions"):  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0)
+
+
+async def test_the_list_is_read_while_git_transfers_a_revision(bench: Bench) -> None:
+    """Here git waits for the list: if the list waited for git, the pass would never end. It is asked for once."""
+    bench.source = _Transferring(lambda: _until_listed(bench))
+    plan = await bench.plan(desired(want("greet")))
+    assert [step.action for step in plan.steps] == ["create"]
+    assert bench.api.count("GET", "/functions") == 1
+
+
+async def test_a_list_that_became_old_during_a_transfer_is_read_again(bench: Bench) -> None:
+    """What somebody created meanwhile is seen."""
+
+    async def during() -> None:
+        await _until_listed(bench)
+        bench.api.world.create({"slug": "greet", "name": "greet", "code": "x"})
+        await bench.clock.sleep(MAX_LIST_AGE + 1)
+
+    bench.source = _Transferring(during)
+    plan = await bench.plan(desired(want("greet")))
+    assert [step.action for step in plan.steps] == ["blocked"]
+    assert bench.api.count("GET", "/functions") == 2
+
+
+async def test_a_transfer_that_fails_is_the_error_whatever_became_of_the_list(bench: Bench) -> None:
+    """No request is left behind."""
+    running = asyncio.all_tasks()
+
+    async def during() -> None:
+        await _until_listed(bench)
+        raise SourceUnavailable("the line broke")
+
+    bench.source = _Transferring(during)
+    with pytest.raises(SourceUnavailable, match="the line broke"):
+        await bench.plan(desired(want("greet")))
+    assert asyncio.all_tasks() == running
