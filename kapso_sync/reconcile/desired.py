@@ -80,8 +80,9 @@ class DesiredBuilder:
 
     async def _manifest(self, snapshot: Snapshot, *, expected: bool) -> Manifest:
         """Return what the snapshot declares; raises `ManifestInvalid`."""
-        declaring = (expected, snapshot.unread, {path: _declaring(file) for path, file in snapshot.files.items()})
-        if self._known is None or self._known[0] != declaring:
+        declaring = (snapshot.unread, {path: _declaring(file) for path, file in snapshot.files.items()})
+        # That one is expected matters only where there is none.
+        if self._known is None or self._known[0] != declaring or (expected and not self._known[1].present):
             self._known = None
             # Not on the event loop: a manifest may have a thousand entries.
             reading = asyncio.to_thread(read_manifest, snapshot, expected=expected, environment=self._environment)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.desired import CodeStyle, Desired, DesiredFunction, SecretValue, WatchPolicy
 from kapso_sync.model.functions import DeploymentStatus, Json, RemoteFunction
 from kapso_sync.model.plan import NoChange, Plan, Policy
@@ -95,6 +96,10 @@ CHANGES = {
     "the policy": replace(START, policy=replace(POLICY, retry=frozenset({"a"}))),
     "former owners": replace(START, state=replace(START.state, owners=frozenset({"example.com/other/flows"}))),
     "secrets": replace(START, listing=SecretListing(frozenset({"KEY"}), DAWN)),
+    "only modules run here": replace(START, state=replace(START.state, facts=ApiFacts(script_runs=False, module_runs=True))),
+    "what a deployment shows": replace(
+        START, state=replace(START.state, facts=ApiFacts(script_runs=True, lock_version_moves_on_deploy=True))
+    ),
     "a watch": replace(
         START,
         a=git_a(),
@@ -116,7 +121,7 @@ def test_a_plan_after_another_is_as_if_it_were_the_first(what: str) -> None:
     after = changed.plan(settled)
     assert after == changed.plan()
     assert changed.plan(settled) == after
-    if what == "nothing":
+    if what in ("nothing", "what a deployment shows"):
         assert all(one is other for one, other in zip(before.steps, after.steps, strict=True))
 
 
@@ -129,6 +134,16 @@ def test_nothing_of_kapsos_record_is_kept() -> None:
     assert again is step, "it is one of those that are kept"
     assert address not in repr(vars(settled))
     assert str(KNOWN.wanted["code"]) in repr(vars(settled)), "and its hash is"
+
+
+def test_a_field_that_kapso_does_not_show_is_noticed_in_each_plan() -> None:
+    """Also where nothing has changed since the last one."""
+    shown = {name: value for name, value in START.on_kapso.fields.items() if name != "public_endpoint"}
+    stored = {name: value for name, value in KNOWN.stored.items() if name != "public_endpoint"}
+    world = replace(START, on_kapso=replace(START.on_kapso, fields=shown), known=replace(KNOWN, stored=stored))
+    settled = SettledSteps()
+    codes = [[notice.code for notice in world.plan(settled).notices] for _ in range(3)]
+    assert codes == 3 * [["unknown-field"]]
 
 
 def test_a_function_with_secrets_is_always_planned() -> None:

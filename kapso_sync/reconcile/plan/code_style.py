@@ -14,9 +14,14 @@ from kapso_sync.reconcile.plan.line_ends import comparable_content
 
 
 def in_preferred_style(want: DesiredFunction, facts: ApiFacts) -> DesiredFunction:
-    """Return the function in the style that is tried first: script, unless only modules were seen to run on this base."""
+    """Return the function in the style that is tried first."""
+    return want.in_style(preferred_style(facts))
+
+
+def preferred_style(facts: ApiFacts) -> CodeStyle:
+    """Return the style that is tried first: script, unless only modules were seen to run on this base."""
     modules_only = facts.script_runs is False and facts.module_runs is True
-    return want.in_style(CodeStyle.MODULE if modules_only else CodeStyle.SCRIPT)
+    return CodeStyle.MODULE if modules_only else CodeStyle.SCRIPT
 
 
 def in_style_of(

@@ -269,7 +269,8 @@ class _Planner:
         if same is not None:
             return same
         step = self._compared(want, remote)
-        if isinstance(step, NoChange):
+        noticed = any(slugs[-1] == want.slug for slugs in self.unknown_fields.values())
+        if isinstance(step, NoChange) and not noticed:
             self._settled.keep(want, remote, self._observed, step)
         return step
 

@@ -8,7 +8,7 @@ planned.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 from kapso_sync.model.desired import CodeStyle, Desired, DesiredFunction, Entry
@@ -16,6 +16,7 @@ from kapso_sync.model.functions import CODE, Json, RemoteFunction
 from kapso_sync.model.plan import NoChange, Plan, Policy
 from kapso_sync.model.settled import SettledPass
 from kapso_sync.model.state import InventoryRecord
+from kapso_sync.reconcile.plan.code_style import preferred_style
 from kapso_sync.reconcile.plan.observed import Observed
 
 _T = TypeVar("_T")
@@ -44,7 +45,8 @@ class SettledSteps:
     def begin(self, policy: Policy, observed: Observed) -> None:
         """Begin a plan; if what holds for all functions is not the same as before, nothing is used again."""
         state = observed.state
-        circumstances = (policy, observed.owner, state.owners, replace(state.facts, deploy_seconds=None))
+        # Of the facts, only what a step is made from: others are learned with the first deployment on a base.
+        circumstances = (policy, observed.owner, state.owners, state.facts.secrets_survive, preferred_style(state.facts))
         self._before = self._steps if circumstances == self._circumstances else {}
         self._circumstances, self._steps = circumstances, {}
 
