@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import mmap
 import re
 import shutil
 import time
@@ -339,11 +340,11 @@ class GitSource:
             # Servers need not hand out a bare commit id: then it is looked for in the history of all branches.
             depth = ["--unshallow"] if (self._mirror / "shallow").exists() else []
             await self._fetch(*depth, "+refs/heads/*:refs/kapso-sync/heads/*")
-        return await self._present(head) or await self._fetched(head)
+        return _at_head(self._mirror, head) or await self._present(head) or await self._fetched(head)
 
     async def _present(self, head: _Head) -> _Found | None:
         """Return what the remote said if the mirror has all of it, else None."""
-        if head.commit is None:
+        if head.commit is None or not await asyncio.to_thread(_may_have, self._mirror, head.commit):
             return None
         tag = head.tag if self._verifier is not None else None
         named = f"{head.commit}^{{commit}}"
@@ -547,6 +548,38 @@ def _remove_leftovers(mirror: Path) -> None:
         for pattern in ("*.lock", "refs/**/*.lock", "objects/pack/tmp_*", "objects/pack/*.keep", "objects/tmp_*"):
             for path in mirror.glob(pattern):
                 path.unlink(missing_ok=True)
+
+
+def _may_have(mirror: Path, object_id: str) -> bool:
+    """Return False for an object that is not in the mirror for sure: then git need not be asked, which takes a process.
+
+    What has these bytes among the ids of a pack is nearly always the object itself.
+    """
+    if (mirror / "objects" / object_id[:2] / object_id[2:]).exists():
+        return True
+    wanted = bytes.fromhex(object_id)
+    try:
+        for path in mirror.glob("objects/pack/*.idx"):
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as ids:
+                if ids.find(wanted) >= 0:
+                    return True
+    except (OSError, ValueError):
+        return True
+    return False
+
+
+def _at_head(mirror: Path, head: _Head) -> _Found | None:
+    """Return the commit of a branch if the last fetch brought the one that the remote had named before, else None.
+
+    git has then made sure that all of it is there. A mirror may keep its refs in other ways than as files.
+    """
+    if head.commit is None or head.tag is not None or not head.ref.startswith(("HEAD", "refs/heads/")):
+        return None
+    try:
+        fetched = (mirror / _OURS).read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return None
+    return _Found(head.commit) if fetched == head.commit else None
 
 
 def _wipe(folder: Path) -> None:
