@@ -281,7 +281,12 @@ class _Pass:
         a deletion of `old` runs in this order: `ping`; then `greet`, which shows whether this base drops secrets; then `pay`,
         if it does not; then `old`, after its users were read again.
         """
-        still = [step for step in plan.steps if isinstance(step, NoChange | Blocked | Invalid)]
+        unchanged = [step for step in plan.steps if isinstance(step, NoChange) and not step.lost_secrets]
+        still = [
+            step
+            for step in plan.steps
+            if isinstance(step, Blocked | Invalid) or (isinstance(step, NoChange) and step.lost_secrets)
+        ]
         first = [step for step in plan.changes if step.slug == plan.rollout.canary or isinstance(step, Rollback)]
         rest = sorted((step for step in plan.changes if not isinstance(step, Delete) and step not in first), key=_urgency)
         # Steps that cannot lose a secret for good go first: they show whether deployments drop secrets on this base.
@@ -295,6 +300,7 @@ class _Pass:
         deletions = [step for step in plan.steps if isinstance(step, Delete) and step not in first]
         if deletions:
             outcomes += await self._delete(deletions)
+        told += await in_slices(self._settled_in_slices(unchanged))  # No write waits for what there is to say of these.
         return tuple(sorted((*told, *outcomes), key=lambda outcome: outcome.step.slug))
 
     async def _make_way(self, plan: Plan, parker: SlugParker, slugs: set[str], before: Sequence[Outcome]) -> None:
