@@ -297,6 +297,8 @@ def same_json(left: Json, right: Json) -> bool:
 
     It does not recurse, since answers may be nested deeper than Python's stack.
     """
+    if type(left) is str and type(right) is str:
+        return left == right
     pending = [(left, right)]
     while pending:
         one, other = pending.pop()

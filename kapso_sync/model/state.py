@@ -122,14 +122,43 @@ class InventoryRecord:
         """Return the record after a write whose mark has these digests; None: the write had no mark."""
         return self if applied is None else replace(self, applied=applied)
 
-    def observed(
-        self, slug: str, *, wanted: Content, stored: Content, updated_at: datetime | None, protected: bool
+    def observed(  # noqa: PLR0913 - the fields that an observation shows
+        self,
+        slug: str,
+        *,
+        wanted: Content,
+        stored: Content,
+        updated_at: datetime | None,
+        protected: bool,
+        applied: AppliedDigests | None,
+        whatsapp_flow: str | None,
+        live: LiveContent | None,
+        unproven: bool,
+        secrets: KnownSecrets,
     ) -> InventoryRecord:
-        """Return the record after the function was found in sync: no correction was undone, and nothing is in quarantine."""
-        written = self.after_write(slug, wanted=wanted, stored=stored, updated_at=updated_at, protected=protected)
-        if written.corrections == written.contested == 0 and written.quarantine is None:
-            return written
-        return replace(written, corrections=0, contested=0, quarantine=None)
+        """Return the record after the function was found in sync: no correction was undone, and nothing is in quarantine.
+
+        It is the same object if nothing is new: a copy of each would be most of what a plan without a change costs.
+        """
+        seen: dict[str, object] = {
+            "slug": slug,
+            "wanted": wanted,
+            "stored": stored,
+            "updated_at": updated_at,
+            "protected": protected,
+            "applied": applied,
+            "whatsapp_flow": whatsapp_flow,
+            "live": live,
+            "unproven": unproven,
+            "secrets": secrets,
+            "undecided": None,
+            "corrections": 0,
+            "contested": 0,
+            "quarantine": None,
+        }
+        if all(getattr(self, name) == value for name, value in seen.items()):
+            return self
+        return replace(self, **seen)  # type: ignore[arg-type]
 
 
 class IntentKind(enum.StrEnum):

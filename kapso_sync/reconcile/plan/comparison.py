@@ -267,10 +267,15 @@ class FunctionComparison:
 
     @functools.cached_property
     def mark(self) -> Mark:
-        """The ownership mark that the function should have. It stays protected until the manifest says otherwise."""
+        """The ownership mark that the function should have."""
+        return replace(self._claim, applied=self.applied)
+
+    @functools.cached_property
+    def _claim(self) -> Mark:
+        """The mark without what was applied, which takes hashes. It stays protected until the manifest says otherwise."""
         said = self.desired.entry.protected
         protected = self.protected_before if said is None else said
-        return mark_for(self.owner, self.desired.slug, protected=protected, applied=self.applied)
+        return mark_for(self.owner, self.desired.slug, protected=protected)
 
     @functools.cached_property
     def applied(self) -> AppliedDigests:
@@ -300,7 +305,7 @@ class FunctionComparison:
     @property
     def mark_differs(self) -> bool:
         """Return whether the description must be written for its mark."""
-        return not (is_marked(self.remote.description, self.mark) or self.former_mark)
+        return not (is_marked(self.remote.description, self._claim) or self.former_mark)
 
     @property
     def former_mark(self) -> bool:
@@ -313,7 +318,7 @@ class FunctionComparison:
             return False
         if mark.owner not in self.former_owners and comparable_owner(mark.owner) != comparable_owner(self.owner):
             return False
-        expected = mark_for(mark.owner, self.desired.slug, protected=self.mark.protected)
+        expected = mark_for(mark.owner, self.desired.slug, protected=self._claim.protected)
         return is_marked(self.remote.description, expected)
 
     @functools.cached_property
@@ -428,19 +433,16 @@ class FunctionComparison:
         return replace(self, desired=desired, difference=difference, restores=True)
 
     def learned(self) -> InventoryRecord:
-        """Return the inventory record of a function that was found in sync."""
+        """Return the inventory record of a function that was found in sync; the same object if nothing is new."""
         mark = self.remote.mark
         before = self.last_applied or InventoryRecord.new(self.desired.slug, self.remote.id)
-        found = before.observed(
+        return before.observed(
             self.desired.slug,
             wanted=self.desired.content,
             stored=self.remote_content,
             updated_at=self.remote.updated_at,
             protected=mark is not None and mark.protected,
-        )
-        return replace(
-            found,
-            applied=mark.applied if mark is not None and mark.applied is not None else found.applied,
+            applied=mark.applied if mark is not None and mark.applied is not None else before.applied,
             whatsapp_flow=before.whatsapp_flow if self.desired.entry.whatsapp_flow is not None else None,
             live=self.liveness.live or before.live,
             unproven=self.unproven,

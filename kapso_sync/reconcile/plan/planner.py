@@ -520,7 +520,7 @@ class _Planner:
             file=want.entry.file,
             desired_hash=content_hash(want.content),
             remote_hash=content_hash(comparison.remote_content),
-            record=None if learned == last_applied else learned,
+            record=None if learned is last_applied else learned,
         )
 
     def _taken_back(self, comparison: FunctionComparison) -> Step | None:
