@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import PurePosixPath
 
 from kapso_sync.model.source import (
     CODE_LIMIT,
@@ -51,7 +50,7 @@ def is_entered(name: str) -> bool:
 
 def too_large(path: str, size: int) -> str | None:
     """Return why a file of this size is not read, as the end of a sentence that starts with its name, or None."""
-    name = PurePosixPath(path).name
+    name = path.rpartition("/")[2]
     manifest = name == FUNCTION_FILE or path in MANIFEST_NAMES
     limit, kind = (MANIFEST_LIMIT, "a manifest") if manifest else (CODE_LIMIT, "a code file")
     if name == LOCK_FILE:
