@@ -255,8 +255,9 @@ class _Assembly:
             return
         policy = self._defaults.secrets_policy if self._defaults else None
         entry = make_entry(slug, file, values, places.start)
-        secrets = {name: places.of("secrets", name) for name in entry.secrets}
-        entry = replace(entry, exact_secrets=policy == "exact", secret_locations=secrets)
+        if entry.secrets or policy == "exact":
+            secrets = {name: places.of("secrets", name) for name in entry.secrets}
+            entry = replace(entry, exact_secrets=policy == "exact", secret_locations=secrets)
         self.notices += _text_notices(slug, values, places)
         self._entries.append(entry)
         self.notices += _notices(entry, places)
