@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -48,6 +49,7 @@ class Shapes:
         self._parser = parser
         self._store = store or NoBuilds()
         self._stored: Findings | None = None
+        self._texts: dict[str, bytes] = {}
         self._known: dict[str, Shape] = {}
         self._seen: dict[str, Shape] = {}
         self._errors: dict[str, Place | None] = {}
@@ -141,7 +143,14 @@ class Shapes:
         stored = self._recalled()
         if stored.shapes.keys() != good.keys() or stored.sound != self._sound:
             self._stored = Findings(rules(), good, self._sound)
-            self._store.put_findings(_adapter().dump_json(self._stored, exclude_defaults=True))
+            self._texts = {key: self._texts.get(key) or _encoded(shape) for key, shape in good.items()}
+            self._store.put_findings(self._text())
+
+    def _text(self) -> bytes:
+        """Return the findings as JSON; of a thousand shapes, those that are new are encoded."""
+        shapes = b",".join(json.dumps(key).encode() + b":" + text for key, text in self._texts.items())
+        head, tail = json.dumps({"rules": rules()})[:-1].encode(), json.dumps(sorted(self._sound)).encode()
+        return head + b', "shapes": {' + shapes + b'}, "sound": ' + tail + b"}"
 
     def _recalled(self) -> Findings:
         """Return what the state folder keeps; nothing if it cannot be read, or was found by other rules."""
@@ -157,6 +166,15 @@ class Shapes:
 @functools.cache
 def _adapter() -> TypeAdapter[Findings]:
     return TypeAdapter(Findings)
+
+
+def _encoded(shape: Shape) -> bytes:
+    return _shape_adapter().dump_json(shape, exclude_defaults=True)
+
+
+@functools.cache
+def _shape_adapter() -> TypeAdapter[Shape]:
+    return TypeAdapter(Shape)
 
 
 @functools.cache
