@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import difflib
 import functools
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from kapso_sync.aio import in_slices
 from kapso_sync.errors import (
@@ -47,8 +47,16 @@ if TYPE_CHECKING:
 MAX_LISTED = 20
 """Maximum number of slugs that a hint lists."""
 
-Build = Callable[[Snapshot, ReconcilerState], Awaitable[Desired]]
-"""A function from files to desired functions; it raises `InvalidSource` when nothing can be planned from the files."""
+
+class Build(Protocol):
+    """Makes desired functions from files."""
+
+    async def __call__(self, snapshot: Snapshot, state: ReconcilerState, on_manifest: Callable[[], None] = ..., /) -> Desired:
+        """Return them; raises `InvalidSource` when nothing can be planned from the files.
+
+        ``on_manifest`` is called once that is out of the question.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +152,7 @@ async def plan_pass(deps: PassDeps, request: PassRequest) -> PlannedPass:
         snapshot = await _read_source(deps, ahead)
         request.on_read(snapshot)
         state = deps.load_state()
-        desired = await deps.build(snapshot, state)
+        desired = await deps.build(snapshot, state, ahead.begin)
         now, recreate = deps.clock.now(), limits.allow_recreate
         observed = await observe(deps.api, state, desired, policy.owner, now, ahead=ahead, allow_recreate=recreate)
     plan = await in_slices(plan_in_slices(desired, observed, policy, deps.settled))

@@ -45,9 +45,15 @@ class DesiredBuilder:
         self._packages = packages
         self._known: tuple[object, Manifest] | None = None
 
-    async def __call__(self, snapshot: Snapshot, state: ReconcilerState) -> Desired:
-        """Return the desired functions; raises `ManifestInvalid` when nothing can be planned."""
+    async def __call__(
+        self, snapshot: Snapshot, state: ReconcilerState, on_manifest: Callable[[], None] = lambda: None
+    ) -> Desired:
+        """Return the desired functions; raises `ManifestInvalid` when nothing can be planned.
+
+        ``on_manifest`` is called when the manifest is read: whatever is wrong with single functions, something can be planned.
+        """
         manifest = await self._manifest(snapshot, expected=state.manifest_present)
+        on_manifest()
         # A lock file may have megabytes, and a parser that holds the event loop for them.
         packages = await asyncio.to_thread(self._packages, snapshot)
         built = await self._builder.build(

@@ -21,12 +21,12 @@ from kapso_sync.reconcile.plan.project import require_not_emptied, require_same_
 from kapso_sync.reconcile.plan.renames import resolve_renames
 from kapso_sync.reconcile.plan.secrets import SecretListing, listing_from, listing_needed
 
-MAX_LIST_AGE = 5.0
+MAX_LIST_AGE = 30.0
 """Seconds after which a list that was read ahead is read again: somebody may have changed a function since."""
 
 
 class ListAhead:
-    """Kapso's list, which is read while git transfers a revision, if it transfers one: neither waits for the other.
+    """Kapso's list, which is read while git transfers a revision, or while its code is built: neither waits for the other.
 
     What was read ahead and not taken is dropped at the end of the block.
     """

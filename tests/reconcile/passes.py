@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +32,10 @@ class _Nothing:
         return False
 
 
+async def _nothing() -> None:
+    pass
+
+
 @dataclass
 class Bench:
     """One source, one world, one state folder. ``events`` holds everything that was reported."""
@@ -45,6 +49,8 @@ class Bench:
     events: list[Event] = field(default_factory=list)
     redact: Callable[[str], str] = str
     source: Source = field(default_factory=_Nothing)
+    before_manifest: Callable[[], Awaitable[None]] = _nothing
+    during_build: Callable[[], Awaitable[None]] = _nothing
 
     async def sync(self, desired: Desired, request: PassRequest | None = None) -> Report:
         """One pass, as one process would do it: whatever happens, the state folder is closed behind it."""
@@ -66,7 +72,12 @@ class Bench:
         return [event.name for event in self.events]
 
     def _parts(self, desired: Desired, store: StateStore | None) -> PassDeps:
-        async def build(_snapshot: Snapshot, _memory: ReconcilerState) -> Desired:
+        async def build(
+            _snapshot: Snapshot, _memory: ReconcilerState, on_manifest: Callable[[], None] = lambda: None, /
+        ) -> Desired:
+            await self.before_manifest()
+            on_manifest()
+            await self.during_build()
             return desired
 
         return PassDeps(

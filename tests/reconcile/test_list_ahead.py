@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from kapso_sync.errors import SourceUnavailable
+from kapso_sync.errors import Location, ManifestInvalid, Problem, SourceUnavailable
 from kapso_sync.model.source import Revision, Snapshot
 from kapso_sync.reconcile.observe import MAX_LIST_AGE
 from tests.builders import desired, want
@@ -55,6 +55,27 @@ async def test_a_list_that_became_old_during_a_transfer_is_read_again(bench: Ben
     plan = await bench.plan(desired(want("greet")))
     assert [step.action for step in plan.steps] == ["blocked"]
     assert bench.api.count("GET", "/functions") == 2
+
+
+async def test_the_list_is_read_while_code_is_built(bench: Bench) -> None:
+    """Once the manifest is read, a build that takes long keeps nobody from asking."""
+    bench.during_build = lambda: _until_listed(bench)
+    plan = await bench.plan(desired(want("greet")))
+    assert [step.action for step in plan.steps] == ["create"]
+    assert bench.api.count("GET", "/functions") == 1
+
+
+async def test_a_manifest_that_cannot_be_read_costs_no_call(bench: Bench) -> None:
+    """A daemon meets it at each look."""
+
+    async def during() -> None:
+        await asyncio.sleep(0)
+        raise ManifestInvalid([Problem("syntax", "it cannot be read", Location("manifest.yaml"))])
+
+    bench.before_manifest = during
+    with pytest.raises(ManifestInvalid):
+        await bench.plan(desired(want("greet")))
+    assert bench.api.log == []
 
 
 async def test_a_transfer_that_fails_is_the_error_whatever_became_of_the_list(bench: Bench) -> None:

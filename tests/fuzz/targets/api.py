@@ -15,11 +15,9 @@ from kapso_sync.cli.json_documents import plan_document, report_document
 from kapso_sync.cli.markdown import plan_markdown
 from kapso_sync.cli.render import print_plan, print_report
 from kapso_sync.errors import Call, KapsoSyncError
-from kapso_sync.model.desired import Desired
 from kapso_sync.model.functions import InvokeRequest, canonical_json, content_hash
 from kapso_sync.model.plan import Policy
 from kapso_sync.model.policies import MaxDelete, PassOverrides
-from kapso_sync.model.source import Snapshot
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.model.users import UserKind
 from kapso_sync.reconcile.apply.executor import Executor, ExecutorSettings
@@ -157,12 +155,9 @@ async def _one_pass(connected: Connected, source: Path, state: Path, overrides: 
         plain = builder_without_tools()
         build = DesiredBuilder(plain._builder, secrets=values)
 
-        async def desire(snapshot: Snapshot, memory: ReconcilerState) -> Desired:
-            return await build(snapshot, memory)
-
         deps = PassDeps(
             source=FolderSource(source, None, top=None, emit=emit),
-            build=desire,
+            build=build,
             api=connected.api,
             load_state=store.load_state,
             policy=Policy(OWNER, prune=True),
