@@ -16,6 +16,7 @@ from kapso_sync.build.rules import size_diagnostic
 from kapso_sync.build.syntax import Grammar
 from kapso_sync.manifest import read_manifest
 from kapso_sync.model.desired import CodeStyle, DesiredFunction, UnusableFunction
+from kapso_sync.model.functions import code_hash
 from kapso_sync.model.policies import Contract
 from kapso_sync.model.source import Revision, Snapshot, SourceFile
 from tests.build.plain import MODULES, SCRIPTS, WRITTEN_BY_PEOPLE
@@ -298,3 +299,14 @@ def test_an_import_of_what_is_not_read_says_what_it_is(specifier: str, said: str
     (problem,) = made.unusable[0].problems
     assert problem.message == said
     assert str(problem.location).startswith("greet.js:1:")
+
+
+def test_a_file_that_is_the_same_in_the_next_pass_makes_the_same_function() -> None:
+    """Its hash is not computed again, and is still that of its code, line ends and byte order mark included."""
+    files = source_files({"a.js": "\ufeff" + SCRIPTS[0].replace("\n", "\r\n"), "b.js": SCRIPTS[0]})
+    entries = [entry("a.js", name="Greet"), entry("b.js", public_endpoint=True)]
+    builder = Workbench().builder
+    first, second = (asyncio.run(builder.build(entries, files)) for _ in range(2))
+    assert first == second
+    for function in (*first.functions, *second.functions):
+        assert function.content == {**function.entry.fields, "code": code_hash(function.code)}
