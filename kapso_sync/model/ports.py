@@ -71,7 +71,8 @@ class Source(Protocol):
     async def fetch(self, on_transfer: Callable[[], None] = lambda: None) -> Snapshot:
         """Return one revision, read atomically; raises `SourceUnavailable`, `SourceMissing` or `InvalidSource`.
 
-        ``on_transfer`` is called when a new revision begins to be transferred, which takes a while.
+        ``on_transfer`` is called when a new revision begins to be transferred, which takes a while; never for one that has to
+        be verified first.
         """
         ...
 

@@ -144,7 +144,7 @@ class GitSource:
     async def fetch(self, on_transfer: OnTransfer = lambda: None) -> Snapshot:
         """Return the wanted revision; nothing is fetched when the mirror has it already.
 
-        ``on_transfer`` is called before something is fetched.
+        ``on_transfer`` is called before something is fetched that will certainly be read.
 
         Raises `SourceUnavailable` when the remote does not answer or refuses us, `SourceUnverified` when the revision is not
         signed as wanted, `SourceMissing` when the repository, the branch, the ref or the functions folder is not there,
@@ -331,7 +331,8 @@ class GitSource:
             await self._git.run(["init", "--quiet", "--bare", "--initial-branch=unused", "--", str(self._mirror)])
         if (found := await self._present(head)) is not None:
             return found
-        on_transfer()
+        if self._verifier is None:  # else nobody knows yet whether it may be read, and nothing is done for it
+            on_transfer()
         try:
             await self._fetch("--depth=1", f"+{head.ref}:{_OURS}")
         except GitFailed:
