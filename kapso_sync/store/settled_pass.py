@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kapso_sync.model.functions import Json
 from kapso_sync.model.settled import RecordedPass, SettledPass
-from kapso_sync.store.connection import DATABASE_NAME, LATER, LOCK_TIMEOUT, get_meta, read_only, writing
+from kapso_sync.store.connection import DATABASE_NAME, LATER, LOCK_TIMEOUT, read_only, writing
 
 _KEY = "settled_pass"
 
@@ -26,7 +26,7 @@ def read(folder: Path) -> RecordedPass | None:
 
 def take(db: sqlite3.Connection) -> RecordedPass | None:
     """Return the pass that is kept, and keep it no longer. Raises `sqlite3.Error`."""
-    kept = get_meta(db, _KEY)
+    kept = _kept(db)
     if kept is None:
         return None
     with db:
@@ -63,7 +63,7 @@ def record_again(folder: Path, recorded: RecordedPass, status: Mapping[str, Json
 
 def _current(db: sqlite3.Connection) -> RecordedPass | None:
     """Return the pass that is kept, if it is the last one: an older version records passes, and knows nothing of it."""
-    kept = get_meta(db, _KEY)
+    kept = _kept(db)
     recorded = None if kept is None else _decoded(kept)
     if recorded is None or not isinstance(recorded.recorded_at, str):
         return None
@@ -71,12 +71,19 @@ def _current(db: sqlite3.Connection) -> RecordedPass | None:
     return recorded if beginning is not None and json.dumps(recorded.recorded_at) in beginning[0] else None
 
 
-def _decoded(text: str) -> RecordedPass | None:
+def _kept(db: sqlite3.Connection) -> bytes | None:
+    """Return what is kept, as bytes: SQLite raises an error for text that is not UTF-8, which no pass would get rid of."""
+    row = db.execute("SELECT CAST(value AS BLOB) FROM meta WHERE key = ?", (_KEY,)).fetchone()
+    return None if row is None else bytes(row[0])
+
+
+def _decoded(text: bytes) -> RecordedPass | None:
     """Return the pass; one that another version wrote otherwise is none, which costs a pass and nothing else."""
     try:
         document = json.loads(text)
         recorded = RecordedPass(**{**document, "settled": SettledPass(**document["settled"])})
         shown = (recorded.status["revision"], recorded.status["last_pass"], recorded.status["last_pass"]["summary"])
-        return recorded if all(isinstance(part, dict) for part in shown) else None
-    except (ValueError, TypeError, KeyError):
+        known = isinstance(document["settled"]["functions"], int) and all(isinstance(part, dict) for part in shown)
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
+    return recorded if known else None

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -338,6 +339,43 @@ def test_a_list_that_is_never_the_same_is_not_asked_for_twice(bench: Bench) -> N
         assert bench.sync().startswith("2 in sync.")
         calls.append(len(bench.kapso.calls()))
     assert calls == [2, 1, 1, 1, 1]
+
+
+def with_field(document: dict[str, Any], *keys: str) -> str:
+    """Return the record with another value for a field of it."""
+    *folders, last = keys
+    place = copied = json.loads(json.dumps(document))
+    for key in folders:
+        place = place[key]
+    place[last] = ["other"]
+    return json.dumps(copied)
+
+
+GARBLED: dict[str, Callable[[dict[str, Any]], str | bytes]] = {
+    "no JSON": lambda _: "{",
+    "a list": lambda _: "[]",
+    "nested too deeply": lambda _: "[" * 100_000,
+    "not UTF-8": lambda _: b"\xff\xfe{}",
+    "a field more": lambda document: json.dumps({**document, "more": 1}),
+    "a field less": lambda document: json.dumps({name: value for name, value in document.items() if name != "steady"}),
+    "another number of functions": lambda document: with_field(document, "settled", "functions"),
+    "another status": lambda document: with_field(document, "status"),
+    "another summary": lambda document: with_field(document, "status", "last_pass", "summary"),
+}
+
+
+@pytest.mark.parametrize("what", GARBLED)
+@pytest.mark.parametrize("command", ["plan", "sync"])
+def test_a_garbled_record_costs_a_pass_and_nothing_else(bench: Bench, what: str, command: str) -> None:
+    """Such as one that another version wrote."""
+    with sqlite3.connect(bench.state / DATABASE_NAME) as db:
+        (text,) = db.execute("SELECT value FROM meta WHERE key = 'settled_pass'").fetchone()
+        garbled = GARBLED[what](json.loads(text))
+        value = garbled.encode() if isinstance(garbled, str) else garbled
+        db.execute("UPDATE meta SET value = CAST(? AS TEXT) WHERE key = 'settled_pass'", (value,))
+    assert bench.found() is None
+    ran = kapso_sync(command, str(bench.folder), environment=bench.environment)
+    assert (ran.code, "sync" in ran.out) == (0, True), ran
 
 
 def test_an_unreachable_kapso_is_reported_by_the_pass(bench: Bench) -> None:
