@@ -27,8 +27,12 @@ def make_transport(  # noqa: PLR0913 - each is something that another caller dec
     emit: events.Listener,
     redactor: Redactor,
     may_call: MayCall | None = None,
+    attempts: int = 5,
 ) -> Transport:
-    """Return the connection to Kapso; the key is read again for each request. ``may_call`` is as in `Transport`."""
+    """Return the connection to Kapso; the key is read again for each request.
+
+    ``may_call`` is as in `Transport`, and ``attempts`` as in `TransportSettings`.
+    """
 
     def key() -> str:
         value = settings.key()
@@ -47,6 +51,7 @@ def make_transport(  # noqa: PLR0913 - each is something that another caller dec
         pacer=RateLimiter(clock, share=settings.rate_share, window=settings.rate_window, on_wait=on_wait),
         settings=TransportSettings(
             deadline=settings.request_timeout,
+            attempts=attempts,
             concurrency=settings.concurrency,
             user_agent=settings.user_agent or f"kapso-sync/{__version__}",
             key_source=settings.key_source,

@@ -102,8 +102,11 @@ async def _find(settings: Settings, redactor: Redactor, *, writes: bool, trigger
         if recorded.settled.snapshot != snapshot.digest:
             return None
         redactor.add(settings.key())
+        redactor.add(settings.git_password())  # a folder needs none, but every pass reports one that cannot be read
         network = find_network(settings, redactor)
-        async with make_transport(settings, network, base_url, clock, emit=happened.append, redactor=redactor) as transport:
+        # The pass repeats what fails, and says so meanwhile; to repeat it here as well would take twice as long to report.
+        transport = make_transport(settings, network, base_url, clock, emit=happened.append, redactor=redactor, attempts=1)
+        async with transport:
             if recorded.settled.listed != await KapsoClient(transport).list_digest():
                 return None
         found = UnchangedPass(

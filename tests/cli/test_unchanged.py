@@ -388,3 +388,24 @@ def test_a_held_state_folder_is_reported_by_the_pass(bench: Bench) -> None:
     with held(bench.state, VirtualClock().now()):
         ran = kapso_sync("sync", str(bench.folder), environment=bench.environment)
     assert (ran.code, "another kapso-sync holds the state folder" in ran.err) == (75, True)
+
+
+def test_a_failing_kapso_is_asked_once_more_than_by_the_pass_alone(bench: Bench) -> None:
+    """The pass repeats what fails, and logs each time: nobody waits for that twice, or in silence."""
+    bench.kapso.faults({"what": "status", "status": 503, "times": 2})
+    bench.kapso.forget_requests()
+    ran = kapso_sync("sync", str(bench.folder), environment=bench.environment)
+    assert (ran.code, [event["event"] for event in ran.events].count("api.retry")) == (0, 1), ran
+    assert len(bench.kapso.calls()) == 3
+
+
+def test_a_setting_that_no_pass_accepts_is_reported_by_the_pass(bench: Bench, tmp_path: Path) -> None:
+    """Such as the file of a token that is gone, though a folder needs none."""
+    token = tmp_path / "token"
+    token.write_text("secret", encoding="utf-8")
+    bench.environment["KAPSO_SYNC_GIT_TOKEN_FILE"] = str(token)
+    bench.settle()
+    assert bench.found() is not None
+    token.unlink()
+    ran = kapso_sync("sync", str(bench.folder), environment=bench.environment)
+    assert (ran.code, f"{token} cannot be read" in ran.err) == (78, True), ran
