@@ -119,10 +119,10 @@ class Snapshot:
 
     @property
     def digest(self) -> str:
-        """A digest of everything that was read, with what does not count as part of the revision."""
+        """A digest of everything that was read, with the revision, and with what does not count as part of it."""
         read = self.revision.id if self.revision.of_folder else folder_digest({**self.files, **self.above.files})
         digest = hashlib.sha256(read.encode())
-        for part in (self.source, self.path, self.above.home, *sorted(self.unread)):
+        for part in (self.revision.id, self.source, self.path, self.above.home, *sorted(self.unread)):
             digest.update(f"{len(part)}\0{part}".encode("utf-8", "surrogateescape"))
         for kept in (self.remote_map, self.project_file):
             digest.update(b"-" if kept is None else hashlib.sha256(kept).digest())

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -409,3 +410,19 @@ def test_a_setting_that_no_pass_accepts_is_reported_by_the_pass(bench: Bench, tm
     token.unlink()
     ran = kapso_sync("sync", str(bench.folder), environment=bench.environment)
     assert (ran.code, f"{token} cannot be read" in ran.err) == (78, True), ran
+
+
+def test_another_commit_is_recorded_even_with_the_same_files(bench: Bench) -> None:
+    """As git-sync publishes it: else the status would name the commit before it."""
+    one, other = (shutil.copytree(bench.folder, bench.folder.parent / (digit * 40)) for digit in "12")
+    link = bench.folder.parent / "current"
+    link.symlink_to(one)
+    bench.kapso.control("POST", "/reset")
+    bench.folder = link
+    bench.settle()
+    assert bench.found() is not None
+    link.unlink()
+    link.symlink_to(other)
+    bench.sync()
+    status = kapso_sync("status", str(link), "--json", environment=bench.environment).document
+    assert status["revision"]["id"] == other.name
