@@ -146,6 +146,7 @@ def folder_digest(files: Mapping[str, SourceFile]) -> str:
     for path in sorted(files):
         file = files[path]
         body = file.content if file.content is not None else (file.problem or "").encode()
-        digest.update(f"{path}\0{len(body)}\0".encode("utf-8", "surrogateescape"))
+        kind = "" if file.content is not None else "-"  # else a file could say what is wrong with another one
+        digest.update(f"{path}\0{kind}{len(body)}\0".encode("utf-8", "surrogateescape"))
         digest.update(body)
     return f"folder:{digest.hexdigest()}"

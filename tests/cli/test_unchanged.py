@@ -426,3 +426,16 @@ def test_another_commit_is_recorded_even_with_the_same_files(bench: Bench) -> No
     bench.sync()
     status = kapso_sync("status", str(link), "--json", environment=bench.environment).document
     assert status["revision"]["id"] == other.name
+
+
+def test_an_unreadable_file_is_not_taken_for_one_that_says_so(bench: Bench) -> None:
+    """Whatever its text is, a link that leads out of the folder is none of its files."""
+    note = bench.folder / "note.txt"
+    note.write_text("is a link that leads out of the folder", encoding="utf-8")
+    code = "import note from './note.txt';\nexport default { fetch: () => new Response(note) };\n"
+    (bench.folder / "greet.js").write_text(code, encoding="utf-8")
+    bench.settle()
+    assert bench.found() is not None
+    note.unlink()
+    note.symlink_to("/etc/hostname")
+    assert bench.found() is None
