@@ -201,8 +201,9 @@ class StatusTracker:
         """Record the plan of the pass: its functions are reconciling."""
         now = self.clock.now()
         self._broken_by = None
-        if self._revision is None or self._revision[0].id != plan.revision.id:
-            self._revision = (plan.revision, now)
+        known, since = self._revision or (None, now)
+        # The same files may be called otherwise by now: by another commit of their work tree.
+        self._revision = (plan.revision, since if known is not None and known.id == plan.revision.id else now)
         self.owner = plan.owner
         self._warnings = tuple(notice.message for notice in plan.notices)
         touched = {step.slug for step in plan.changes}

@@ -130,6 +130,20 @@ def test_its_revision_is_called_as_the_work_tree_is_now(bench: Bench) -> None:
     assert described().startswith("main@")
 
 
+def test_a_pass_that_is_made_records_what_its_work_tree_is_called_now(bench: Bench) -> None:
+    """Whether it was made or not, the status names the same commit; its files are known since the same time."""
+    git(bench.folder, "init", "--quiet", "--initial-branch=main")
+    bench.settle()
+
+    def revision() -> dict[str, Any]:
+        return dict(kapso_sync("status", str(bench.folder), "--json", environment=bench.environment).document["revision"])
+
+    before = revision()
+    git(bench.folder, "commit", "--quiet", "--allow-empty", "--message", "Nothing")
+    bench.sync("--json")
+    assert revision() == {**before, "described": f"main@{git(bench.folder, 'rev-parse', 'HEAD')[:12]}"}
+
+
 def test_it_loads_nothing_that_makes_a_pass(bench: Bench) -> None:
     """What it saves is loading: one that has to be made loads all of them."""
     script = (
