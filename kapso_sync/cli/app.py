@@ -185,7 +185,7 @@ def sync(
     from kapso_sync.cli.pass_args import PassArgs
     from kapso_sync.cli.unchanged import plan_unchanged, sync_unchanged
 
-    args = PassArgs(context, overrides, only, expect, json_output, remote_map)
+    args = PassArgs(context, context.load_settings(), overrides, only, expect, json_output, remote_map)
     unchanged = plan_unchanged(args) if dry_run else sync_unchanged(args)
     if unchanged is not None:
         return unchanged
@@ -279,7 +279,7 @@ def plan(
     if json_output and form not in (None, "json"):
         raise UsageError(f"both --json and --format {form} are given", hint="--json is short for --format json")
     overrides = PassOverrides(delete=frozenset(delete))
-    args = PassArgs(context, overrides, only, None, json_output or form == "json")
+    args = PassArgs(context, context.load_settings(), overrides, only, None, json_output or form == "json")
     if form in (None, "text") and markdown_file is None and (unchanged := plan_unchanged(args)) is not None:
         return unchanged
     from kapso_sync.cli import sync as sync_command

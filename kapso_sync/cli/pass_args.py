@@ -6,13 +6,18 @@ from dataclasses import dataclass
 
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.model.policies import PassOverrides
+from kapso_sync.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class PassArgs:
-    """The options of the command for one pass."""
+    """The options of the command for one pass.
+
+    ``settings`` are loaded once for all that the command does: the ``--env-file`` may be a pipe, which can be read once.
+    """
 
     context: CommandContext
+    settings: Settings
     overrides: PassOverrides
     only: tuple[str, ...]
     expect: str | None

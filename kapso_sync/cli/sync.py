@@ -26,7 +26,7 @@ from kapso_sync.wiring.remote_map import write_remote_map
 
 def sync(args: PassArgs) -> int:
     """Make Kapso match the source, and print the report; write the map of the Kapso CLI afterwards if it is wanted."""
-    settings = args.context.load_settings()
+    settings = args.settings
     snapshots: list[Snapshot] = []
 
     async def work() -> int:
@@ -92,7 +92,7 @@ async def _session_or_daemon(args: PassArgs, opening: AbstractAsyncContextManage
 
 def show_plan(args: PassArgs, *, detailed: bool = False, markdown: bool = False, markdown_file: Path | None = None) -> int:
     """Print what a sync would do, and write it as Markdown into a file if one is given; write nothing else."""
-    settings = args.context.load_settings()
+    settings = args.settings
 
     async def work() -> int:
         bus = args.context.event_bus(settings)

@@ -45,7 +45,7 @@ def plan_unchanged(args: PassArgs) -> int | None:
 
 
 def _run(args: PassArgs, print_found: Callable[[UnchangedPass, Settings], None], *, writes: bool, trigger: str) -> int | None:
-    settings = args.context.load_settings()
+    settings = args.settings
     made = False
 
     async def work() -> int:

@@ -453,3 +453,17 @@ def test_an_unreadable_file_is_not_taken_for_one_that_says_so(bench: Bench) -> N
     note.unlink()
     note.symlink_to("/etc/hostname")
     assert bench.found() is None
+
+
+@pytest.mark.parametrize("command", ["plan", "sync"])
+def test_an_env_file_is_read_once_for_both(bench: Bench, command: str) -> None:
+    """It may be a pipe, as of `--env-file <(sops decrypt …)`: read again it is empty, and all settings are other ones."""
+    begin_another_pass(bench)
+    reading, writing = os.pipe()
+    os.write(writing, "".join(f"{name}={value}\n" for name, value in bench.environment.items()).encode())
+    os.close(writing)
+    try:
+        ran = kapso_sync(command, str(bench.folder), "--env-file", f"/dev/fd/{reading}", environment={})
+    finally:
+        os.close(reading)
+    assert (ran.code, "sync" in ran.out) == (0, True), ran
