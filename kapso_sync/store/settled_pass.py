@@ -62,13 +62,14 @@ def record_again(folder: Path, recorded: RecordedPass, status: Mapping[str, Json
 
 
 def _current(db: sqlite3.Connection) -> RecordedPass | None:
-    """Return the pass that is kept, if it is the last one: an older version records passes, and knows nothing of it."""
+    """Return the pass that is kept, if it is the last one, and none was begun since: an older version leaves it there."""
     kept = _kept(db)
     recorded = None if kept is None else _decoded(kept)
     if recorded is None or not isinstance(recorded.recorded_at, str):
         return None
-    beginning = db.execute("SELECT substr(value, 1, 200) FROM meta WHERE key = 'last_pass'").fetchone()
-    return recorded if beginning is not None and json.dumps(recorded.recorded_at) in beginning[0] else None
+    rows = dict(db.execute("SELECT key, substr(value, 1, 200) FROM meta WHERE key IN ('last_pass', 'pass_running')"))
+    is_last = json.dumps(recorded.recorded_at) in rows.get("last_pass", "")
+    return recorded if is_last and "pass_running" not in rows else None
 
 
 def _kept(db: sqlite3.Connection) -> bytes | None:

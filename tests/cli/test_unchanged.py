@@ -221,6 +221,13 @@ def record_as_an_older_version(bench: Bench) -> None:
         db.execute("UPDATE meta SET value = ? WHERE key = 'last_pass'", (later,))
 
 
+def begin_a_pass_as_an_older_version(bench: Bench) -> None:
+    """As a process of it that is killed leaves it: it may have written anything to the state, and to secrets on Kapso."""
+    running = json.dumps({"trigger": "sync", "since": "2026-01-01T00:00:00.000Z"})
+    with sqlite3.connect(bench.state / DATABASE_NAME) as db:
+        db.execute("INSERT INTO meta VALUES ('pass_running', ?)", (running,))
+
+
 def learn_about_the_base(bench: Bench) -> None:
     (facts,) = bench.state.parent.glob("api-*.json")
     facts.write_text(json.dumps({**json.loads(facts.read_text(encoding="utf-8")), "secrets_survive": False}), encoding="utf-8")
@@ -264,6 +271,7 @@ CHANGES: dict[str, Callable[[Bench], None]] = {
     "the key": setting("KAPSO_API_KEY", "another"),
     "a pass that was killed": begin_another_pass,
     "a pass of an older version": record_as_an_older_version,
+    "a pass of an older version that was killed": begin_a_pass_as_an_older_version,
     "what is known of the base": learn_about_the_base,
     "no state": lambda bench: (bench.state / DATABASE_NAME).unlink(),
 }
