@@ -187,11 +187,11 @@ def sync(
 
     args = PassArgs(context, context.load_settings(), overrides, only, expect, json_output, remote_map)
     unchanged = plan_unchanged(args) if dry_run else sync_unchanged(args)
-    if unchanged is not None:
+    if isinstance(unchanged, int):
         return unchanged
     from kapso_sync.cli import sync as sync_command
 
-    return sync_command.show_plan(args) if dry_run else sync_command.sync(args)
+    return sync_command.show_plan(args) if dry_run else sync_command.sync(args, calls_before=unchanged.api_calls)
 
 
 @app.command(epilog="Example: kapso-sync run https://github.com/acme/flows --path functions")
@@ -280,7 +280,7 @@ def plan(
         raise UsageError(f"both --json and --format {form} are given", hint="--json is short for --format json")
     overrides = PassOverrides(delete=frozenset(delete))
     args = PassArgs(context, context.load_settings(), overrides, only, None, json_output or form == "json")
-    if form in (None, "text") and markdown_file is None and (unchanged := plan_unchanged(args)) is not None:
+    if form in (None, "text") and markdown_file is None and isinstance(unchanged := plan_unchanged(args), int):
         return unchanged
     from kapso_sync.cli import sync as sync_command
 

@@ -24,8 +24,11 @@ from kapso_sync.wiring.engine import open_session
 from kapso_sync.wiring.remote_map import write_remote_map
 
 
-def sync(args: PassArgs) -> int:
-    """Make Kapso match the source, and print the report; write the map of the Kapso CLI afterwards if it is wanted."""
+def sync(args: PassArgs, *, calls_before: int = 0) -> int:
+    """Make Kapso match the source, and print the report; write the map of the Kapso CLI afterwards if it is wanted.
+
+    ``calls_before`` is as in `PassRequest`.
+    """
     settings = args.settings
     snapshots: list[Snapshot] = []
 
@@ -40,7 +43,9 @@ def sync(args: PassArgs) -> int:
                         f"--remote-map writes into a folder, and {session.location} is only read",
                         hint="name the folder of a work tree, without --branch and --ref",
                     )
-                request = PassRequest("sync", args.only, args.expect, args.overrides, on_read=snapshots.append)
+                request = PassRequest(
+                    "sync", args.only, args.expect, args.overrides, on_read=snapshots.append, calls_before=calls_before
+                )
                 report = await session.sync(request)
                 mapped = await _read_mapped(session, report, snapshots[-1]) if args.remote_map else None
         report = report.advised(args.context.advise)

@@ -11,16 +11,16 @@ from kapso_sync.cli.runner import run_to_end
 from kapso_sync.cli.summary import cost, in_sync_summary, print_plan_heading
 from kapso_sync.errors import ExitCode
 from kapso_sync.settings import Settings
-from kapso_sync.wiring.unchanged import UnchangedPass, find_unchanged
+from kapso_sync.wiring.unchanged import DuePass, UnchangedPass, find_unchanged
 
 _SILENT = ("off", "error")
 """Levels at which nothing is logged of a pass that finds nothing to do."""
 
 
-def sync_unchanged(args: PassArgs) -> int | None:
-    """Print the report of a pass that need not be made, and return the exit code; None: it has to be made."""
+def sync_unchanged(args: PassArgs) -> int | DuePass:
+    """Print the report of a pass that need not be made, and return the exit code; or return the pass that is due."""
     if not args.is_whole or args.json_output or args.remote_map:
-        return None
+        return DuePass()
 
     def print_found(found: UnchangedPass, settings: Settings) -> None:
         _log(args.context, settings, found, "info")
@@ -29,10 +29,10 @@ def sync_unchanged(args: PassArgs) -> int | None:
     return _run(args, print_found, writes=True, trigger="sync")
 
 
-def plan_unchanged(args: PassArgs) -> int | None:
-    """Print the plan of a pass that need not be made, and return the exit code; None: it has to be made."""
+def plan_unchanged(args: PassArgs) -> int | DuePass:
+    """Print the plan of a pass that need not be made, and return the exit code; or return the pass that is due."""
     if not args.is_whole or args.json_output:
-        return None
+        return DuePass()
 
     def print_found(found: UnchangedPass, settings: Settings) -> None:
         _log(args.context, settings, found, "error")
@@ -44,21 +44,23 @@ def plan_unchanged(args: PassArgs) -> int | None:
     return _run(args, print_found, writes=False, trigger="plan")
 
 
-def _run(args: PassArgs, print_found: Callable[[UnchangedPass, Settings], None], *, writes: bool, trigger: str) -> int | None:
+def _run(
+    args: PassArgs, print_found: Callable[[UnchangedPass, Settings], None], *, writes: bool, trigger: str
+) -> int | DuePass:
     settings = args.settings
-    made = False
+    due: list[DuePass] = []
 
     async def work() -> int:
-        nonlocal made
         found = await find_unchanged(settings, args.context.redactor, writes=writes, trigger=trigger)
-        made = found is None
-        if found is not None:
+        if isinstance(found, DuePass):
+            due.append(found)
+        else:
             print_found(found, settings)
         return int(ExitCode.OK)
 
-    # If the pass has to be made, its modules are loaded next.
+    # If a pass is due, its modules are loaded next.
     code = run_to_end(work, collects=False)
-    return None if made else code
+    return due[0] if due else code
 
 
 def _log(context: CommandContext, settings: Settings, found: UnchangedPass, level: str) -> None:

@@ -66,8 +66,8 @@ class PassRequest:
     ``trigger`` names the person or program that asked for the pass. ``only`` limits the pass to these slugs. ``expect`` is the
     digest that the plan must have. ``overrides`` is what a person allows for this pass. ``filter_plan`` is a pure function that
     may block steps. ``on_read`` is called once with what was read of the source, and ``on_planned`` with the plan that will be
-    carried out. Set ``superseded`` when a newer revision is known: then the pass starts nothing new and does not wait for
-    deployments.
+    carried out. ``calls_before`` is the number of calls that were made to learn that the pass is due. Set ``superseded`` when a
+    newer revision is known: then the pass starts nothing new and does not wait for deployments.
     """
 
     trigger: str = "sync"
@@ -78,6 +78,7 @@ class PassRequest:
     on_read: Callable[[Snapshot], None] = lambda _: None
     on_planned: Callable[[Plan], None] = lambda _: None
     superseded: asyncio.Event = field(default_factory=asyncio.Event)
+    calls_before: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,8 @@ async def reconcile(deps: PassDeps, executor: Executor, request: PassRequest) ->
         emit_failure(deps.emit, error)
         raise
     seconds = deps.clock.monotonic() - started
-    report = replace(report, api_calls=deps.api.calls - calls, seconds=seconds, settled=planned.settled)
+    made = deps.api.calls - calls + request.calls_before
+    report = replace(report, api_calls=made, seconds=seconds, settled=planned.settled)
     emit_report(deps.emit, report)
     return report
 

@@ -18,7 +18,7 @@ from kapso_sync import __version__
 from kapso_sync.api.base_url import parse_base_url
 from kapso_sync.api.client import KapsoClient
 from kapso_sync.clock import SystemClock
-from kapso_sync.errors import KapsoSyncError
+from kapso_sync.errors import ApiError, KapsoSyncError
 from kapso_sync.model import events
 from kapso_sync.model.functions import Json
 from kapso_sync.model.settled import RecordedPass
@@ -55,6 +55,13 @@ class UnchangedPass:
     events: tuple[events.Event, ...] = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class DuePass:
+    """A pass that has to be made, for which this number of calls was made to learn that."""
+
+    api_calls: int = 0
+
+
 def circumstances(settings: Settings, owner: str, root: Path, base_url: str) -> str:
     """Return a digest of what a plan depends on besides the source, Kapso and the state folder.
 
@@ -67,48 +74,52 @@ def circumstances(settings: Settings, owner: str, root: Path, base_url: str) -> 
     return hmac.new(settings.key().encode(), text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
 
 
-async def find_unchanged(settings: Settings, redactor: Redactor, *, writes: bool, trigger: str) -> UnchangedPass | None:
-    """Return the pass that need not be made, or None if it has to be; with ``writes`` it is recorded like one that was made.
+async def find_unchanged(settings: Settings, redactor: Redactor, *, writes: bool, trigger: str) -> UnchangedPass | DuePass:
+    """Return the pass that need not be made, or the one that is due; with ``writes`` it is recorded like one that was made.
 
     Only a folder is recognised. Whatever goes wrong is left to the pass, which meets it as well, and reports it.
     """
     try:
         return await _find(settings, redactor, writes=writes, trigger=trigger)
     except KapsoSyncError:
-        return None
+        return DuePass()
 
 
-async def _find(settings: Settings, redactor: Redactor, *, writes: bool, trigger: str) -> UnchangedPass | None:
+async def _find(settings: Settings, redactor: Redactor, *, writes: bool, trigger: str) -> UnchangedPass | DuePass:
     if settings.notices:
-        return None
+        return DuePass()
     clock, happened = SystemClock(), list[events.Event]()
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
     spec = source_spec(settings)
     folder = state_folder(settings, base_url, spec)
     if spec.kind is not SourceKind.FOLDER or spec.given is not None or root_notices(folder.parent):
-        return None
+        return DuePass()
     if settled_pass.read(folder) is None:
-        return None
+        return DuePass()
     # Whoever holds the folder may have changed what it keeps until it is ours.
     with held(folder, clock.now()) if writes else contextlib.nullcontext():
         recorded = settled_pass.read(folder)
         if recorded is None or not recorded.steady:
-            return None
+            return DuePass()
         started, started_at = clock.monotonic(), clock.now()
         source = await resolve_folder(settings, spec, folder, happened.append)
         if recorded.circumstances != circumstances(settings, source.owner, folder.parent, base_url):
-            return None
+            return DuePass()
         snapshot = await source.source.fetch()
         if recorded.settled.snapshot != snapshot.digest:
-            return None
+            return DuePass()
         redactor.add(settings.key())
         redactor.add(settings.git_password())  # a folder needs none, but every pass reports one that cannot be read
         network = find_network(settings, redactor)
         # The pass repeats what fails, and says so meanwhile; to repeat it here as well would take twice as long to report.
         transport = make_transport(settings, network, base_url, clock, emit=happened.append, redactor=redactor, attempts=1)
         async with transport:
-            if recorded.settled.listed != await KapsoClient(transport).list_digest():
-                return None
+            try:
+                same = recorded.settled.listed == await KapsoClient(transport).list_digest()
+            except ApiError:
+                same = False
+        if not same:
+            return DuePass(transport.calls)
         found = UnchangedPass(
             spec.location,
             source.owner,
