@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from kapso_sync.files import read_beneath, read_small
+from kapso_sync.files import FilesBeneath, read_beneath, read_small
 
 CANARY = b"what is outside"
 
@@ -95,3 +95,32 @@ def test_a_folder_that_is_swapped_for_a_link_is_not_followed(folder: Path) -> No
     (folder / "deep" / "er").symlink_to(folder.parent / "outside")
     assert failure(folder, "deep/er/file", 100) in (errno.ELOOP, errno.ENOTDIR)
     assert read_beneath(folder, PurePath("file"), 100) == b"12345"
+
+
+def test_files_of_a_folder_are_read_one_after_the_other(folder: Path) -> None:
+    """From wherever they are, also after one that cannot be read; nothing stays open."""
+    before = sorted(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").is_dir() else []
+    with FilesBeneath(folder) as beneath:
+        for path in ("file", "deep/er/file", "deep/er/file", "file"):
+            assert beneath.read(PurePath(path), 5) == b"12345"
+        for path, problem in (("gone/file", errno.ENOENT), ("deep/er/gone", errno.ENOENT), ("../outside/canary", errno.EXDEV)):
+            with pytest.raises(OSError, match=r".") as raised:
+                beneath.read(PurePath(path), 5)
+            assert raised.value.errno == problem
+        assert beneath.read(PurePath("deep/er/file"), 5) == b"12345"
+    assert before == (sorted(os.listdir("/proc/self/fd")) if before else [])
+
+
+def test_a_folder_that_becomes_a_link_between_two_files_leads_nowhere(folder: Path) -> None:
+    """The open one is still the folder that was looked at; the canary would be found through the link."""
+    with FilesBeneath(folder) as beneath:
+        assert beneath.read(PurePath("deep/er/file"), 5) == b"12345"
+        (folder / "deep" / "er").rename(folder / "deep" / "moved")
+        (folder / "deep" / "er").symlink_to(folder.parent / "outside")
+        with pytest.raises(FileNotFoundError):
+            beneath.read(PurePath("deep/er/canary"), 100)
+        assert beneath.read(PurePath("file"), 5) == b"12345"
+        with pytest.raises(OSError, match=r".") as raised:
+            beneath.read(PurePath("deep/er/canary"), 100)
+        assert raised.value.errno in (errno.ELOOP, errno.ENOTDIR)
+    assert (folder / "deep" / "er" / "canary").read_bytes() == CANARY

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from kapso_sync.errors import SourceMissing, SourceUnavailable, SourceUnstable
-from kapso_sync.files import read_beneath
+from kapso_sync.files import FilesBeneath, read_beneath
 from kapso_sync.model import events
 from kapso_sync.model.source import (
     CODE_LIMIT,
@@ -131,7 +131,8 @@ class FolderSource:
             above = _above(home, top)
             budget = WalkBudget(str(home), self._monotonic)
             before = _listing(home, budget)
-            files = {seen.path: self._file(seen, home, budget) for seen in before.files}
+            with FilesBeneath(home) as beneath:
+                files = {seen.path: self._file(seen, beneath, budget) for seen in before.files}
             again = WalkBudget(str(home), self._monotonic)
             same = _listing(home, again).files == before.files and _above(home, top) == above
             if Path(os.path.realpath(self._root)) == root and same:
@@ -155,7 +156,7 @@ class FolderSource:
             self._published = (name, digest)
         return Revision(name if self._published[1] == digest else digest)
 
-    def _file(self, seen: _Seen, home: Path, budget: WalkBudget) -> SourceFile:
+    def _file(self, seen: _Seen, beneath: FilesBeneath, budget: WalkBudget) -> SourceFile:
         """Return a file's content; a file that did not change in two listings is not read a third time.
 
         The change time cannot be set by hand, but it is coarse: a second read finds what was written within the same tick.
@@ -166,7 +167,7 @@ class FolderSource:
         same = known is not None and known.seen == seen
         if known is not None and same and known.reads > 1:
             return known.file
-        file = _load(seen, home)
+        file = _load(seen, beneath)
         if known is not None and known.file == file:
             file = known.file  # not a second copy: all of a folder is kept
         self._read_before[seen.path] = _Read(seen, file, known.reads + 1 if known is not None and same else 1)
@@ -223,15 +224,16 @@ def _above(home: Path, top: Path) -> Above:
     if not home.is_relative_to(top):
         return Above()
     inside = home.relative_to(top)
-    for height, folder in enumerate(list(home.parents)[: len(inside.parts)], 1):
-        try:
-            names = configurations(os.listdir(folder))  # noqa: PTH208 - names, which need not be text
-        except OSError:
-            continue
-        for name in names[: CONFIG_COUNT_LIMIT - len(found)]:
-            real = os.path.realpath(folder / name)
-            file = _load(_look("../" * height + name, real, inside=Path(real).is_relative_to(top)), top)
-            found[file.path] = file
+    with FilesBeneath(top) as beneath:
+        for height, folder in enumerate(list(home.parents)[: len(inside.parts)], 1):
+            try:
+                names = configurations(os.listdir(folder))  # noqa: PTH208 - names, which need not be text
+            except OSError:
+                continue
+            for name in names[: CONFIG_COUNT_LIMIT - len(found)]:
+                real = os.path.realpath(folder / name)
+                file = _load(_look("../" * height + name, real, inside=Path(real).is_relative_to(top)), beneath)
+                found[file.path] = file
     return Above(inside.as_posix().removeprefix("."), found)
 
 
@@ -245,11 +247,13 @@ def read_json_files(home: Path, top: Path) -> dict[str, bytes]:
     for folder in (home, *home.parents):
         if not folder.is_relative_to(top):
             break
-        for name in sorted(name for name in os.listdir(folder) if is_read(name) and name.endswith(".json")):  # noqa: PTH208
-            path = folder / name
-            file = _load(_look(name, str(path), inside=not path.is_symlink()), folder)
-            if file.content is not None:
-                found[path.relative_to(top).as_posix()] = file.content
+        names = sorted(name for name in os.listdir(folder) if is_read(name) and name.endswith(".json"))  # noqa: PTH208
+        with FilesBeneath(folder) as beneath:
+            for name in names:
+                path = folder / name
+                file = _load(_look(name, str(path), inside=not path.is_symlink()), beneath)
+                if file.content is not None:
+                    found[path.relative_to(top).as_posix()] = file.content
     return found
 
 
@@ -332,12 +336,12 @@ def _below(target: str, home: Path) -> PurePath:
     return PurePath(target[len(prefix) :])
 
 
-def _load(seen: _Seen, home: Path) -> SourceFile:
+def _load(seen: _Seen, beneath: FilesBeneath) -> SourceFile:
     """Read a file below its real folder, which holds no link any more: what was swapped for one since then is not followed."""
     if seen.problem is not None:
         return SourceFile(seen.path, None, seen.problem)
     try:
         size = seen.stamp[2] if seen.stamp else 0
-        return SourceFile(seen.path, read_beneath(home, _below(seen.target, home), size))
+        return SourceFile(seen.path, beneath.read(_below(seen.target, beneath.folder), size))
     except OSError as error:
         return SourceFile(seen.path, None, f"cannot be read: {error.strerror}")
