@@ -27,15 +27,12 @@ from kapso_sync.model.source import NOT_FOLLOWED
 from kapso_sync.retry import Backoff
 from kapso_sync.sources.file_rules import is_entered
 
-STEP_SHARE = 0.8
-"""Time between two looks of the library for events, as a share of the debounce.
+MIN_STEP, MAX_STEP = 0.05, 0.3
+"""Shortest and longest time between two looks of the library for events, in seconds; in between it is the debounce.
 
-It delivers events after a step without any, which is one to two steps after the last event: 1.2 times the debounce on average.
-Each look wakes this process, and an idle daemon does little else.
+It delivers events after a step without any, which is one to two steps after the last event. Each look wakes this process, and
+an idle daemon does little else. The end of a watch waits for the next look.
 """
-
-MIN_STEP, MAX_STEP = 0.05, 0.25
-"""Shortest and longest time between two looks, in seconds; the end of a watch waits for the next one."""
 
 LIBRARY_TIMEOUT = 60.0
 """Seconds after which the library's thread returns without an event, to be called again at once."""
@@ -90,7 +87,7 @@ class FileWatcher:
         self._root = Path(os.path.abspath(root))  # noqa: PTH100 - links on the way must stay visible
         self._on_change = on_change
         self._debounce = debounce
-        self._step = min(max(debounce * STEP_SHARE, MIN_STEP), MAX_STEP)
+        self._step = min(max(debounce, MIN_STEP), MAX_STEP)
         self._clock = clock
         self._on_trouble = on_trouble
         self._dirty = asyncio.Event()
@@ -188,7 +185,7 @@ class FileWatcher:
         try:
             async with contextlib.aclosing(events) as changes:
                 async for batch in changes:
-                    self._touch(self._step / STEP_SHARE)
+                    self._touch(self._step)
                     if not self._is_still(identity):
                         return
                     if any(change is Change.added and _is_folder(path) for change, path in batch):
