@@ -44,7 +44,13 @@ def sync(args: PassArgs, *, calls_before: int = 0) -> int:
                         hint="name the folder of a work tree, without --branch and --ref",
                     )
                 request = PassRequest(
-                    "sync", args.only, args.expect, args.overrides, on_read=snapshots.append, calls_before=calls_before
+                    "sync",
+                    args.only,
+                    args.expect,
+                    args.overrides,
+                    on_read=snapshots.append,
+                    calls_before=calls_before,
+                    recognisable=True,
                 )
                 report = await session.sync(request)
                 mapped = await _read_mapped(session, report, snapshots[-1]) if args.remote_map else None

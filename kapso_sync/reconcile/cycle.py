@@ -66,8 +66,9 @@ class PassRequest:
     ``trigger`` names the person or program that asked for the pass. ``only`` limits the pass to these slugs. ``expect`` is the
     digest that the plan must have. ``overrides`` is what a person allows for this pass. ``filter_plan`` is a pure function that
     may block steps. ``on_read`` is called once with what was read of the source, and ``on_planned`` with the plan that will be
-    carried out. ``calls_before`` is the number of calls that were made to learn that the pass is due. Set ``superseded`` when a
-    newer revision is known: then the pass starts nothing new and does not wait for deployments.
+    carried out. ``calls_before`` is the number of calls that were made to learn that the pass is due, and with ``recognisable``
+    the report says if the next one need not be made. Set ``superseded`` when a newer revision is known: then the pass starts
+    nothing new and does not wait for deployments.
     """
 
     trigger: str = "sync"
@@ -79,6 +80,7 @@ class PassRequest:
     on_planned: Callable[[Plan], None] = lambda _: None
     superseded: asyncio.Event = field(default_factory=asyncio.Event)
     calls_before: int = 0
+    recognisable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +179,7 @@ async def plan_pass(deps: PassDeps, request: PassRequest) -> PlannedPass:
     emit_plan(deps.emit, narrowed)
     request.on_planned(narrowed.plan)
     again = functools.partial(replan, desired, observed, policy)
-    if deps.settled is None or policy != deps.policy or request.only or narrowed.held:
+    if not request.recognisable or deps.settled is None or policy != deps.policy or request.only or narrowed.held:
         return PlannedPass(narrowed, observed, again)
     return PlannedPass(narrowed, observed, again, settled_pass(deps.settled, narrowed.plan, desired, observed, snapshot.digest))
 
