@@ -137,7 +137,7 @@ def parse_record(record: Json, call: Call) -> RemoteFunction | GarbledRecord:
 
 
 def whole_list(records: Sequence[RemoteFunction | GarbledRecord]) -> FunctionList:
-    """Return the list of these records, which are all: an id or a slug that several different ones have is no function's."""
+    """Return the whole list, made of all its records. Records that share an id or a slug and differ are garbled."""
     functions: list[RemoteFunction] = []
     garbled: list[GarbledRecord] = []
     known: dict[str, RemoteFunction] = {}

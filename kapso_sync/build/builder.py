@@ -93,7 +93,7 @@ class _Site:
         return self.files[path].content or b""
 
     def faults(self, path: str, *, script: bool) -> Sequence[Diagnostic]:
-        """Return the diagnostics of one file whoever imports it, in code of this style; each file is looked at once."""
+        """Return the diagnostics of one file in code of this style. They are found once, however many entries import it."""
         known = self.file_faults.get((path, script))
         if known is None:
             self.file_faults[path, script] = known = tuple(self._find_faults(path, script=script))

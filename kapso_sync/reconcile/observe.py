@@ -46,7 +46,7 @@ class ListAhead:
             await asyncio.gather(self._reading, return_exceptions=True)
 
     def begin(self) -> None:
-        """Begin to read the list; nothing happens if it has begun already."""
+        """Start to read the list, unless it is being read already."""
         if self._reading is None:
             self._reading = asyncio.create_task(self._read(), name="list-ahead")
 

@@ -1,6 +1,6 @@
 """Keeps the last pass as long as the next one need not be made: from its end until somebody opens the state for writing.
 
-Whoever opens it may change what a plan is made from, or be killed meanwhile, so nothing is kept from then on.
+A process that opens it may change what a plan is made from, or be killed while it does. So the record is dropped first.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def record_again(folder: Path, recorded: RecordedPass, status: Mapping[str, Json
 
 
 def _current(db: sqlite3.Connection) -> RecordedPass | None:
-    """Return the pass that is kept, if it is the last one, and none was begun since: an older version leaves it there."""
+    """Return the recorded pass if no pass was begun or recorded after it: an older version does not drop the record."""
     kept = _kept(db)
     recorded = None if kept is None else _decoded(kept)
     if recorded is None or not isinstance(recorded.recorded_at, str):

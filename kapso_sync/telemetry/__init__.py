@@ -3,5 +3,5 @@
 `logs` writes through structlog, `log_dedup` keeps a daemon's log short, `redact` removes secrets from everything that leaves
 the program, and `metrics` counts. The package `status`, beside this one, keeps what the page and the JSON show.
 
-Names are imported from these modules: whoever only redacts does not load structlog.
+Names are imported from these modules: a command that only redacts does not load structlog.
 """

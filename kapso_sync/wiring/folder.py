@@ -56,7 +56,7 @@ def state_root(settings: Settings) -> Path:
     """Return the folder that holds the state folders, absolute; raises `ConfigError` if there is none, or it is closed."""
     if settings.state_dir is not None:
         return _readable(settings.state_dir.absolute())  # git runs in another folder than this process
-    import platformdirs  # noqa: PLC0415 - whoever names a folder needs none of it
+    import platformdirs  # noqa: PLC0415 - not needed where KAPSO_SYNC_STATE_DIR is set
 
     try:
         return _readable(platformdirs.user_state_path("kapso-sync"))

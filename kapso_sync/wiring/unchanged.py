@@ -65,8 +65,8 @@ class DuePass:
 def circumstances(settings: Settings, owner: str, root: Path, base_url: str) -> str:
     """Return a digest of what a plan depends on besides the source, Kapso and the state folder.
 
-    ``root`` is the folder that holds the state folders. The digest is keyed by the API key: it is another one for another key,
-    and tells nobody a setting who reads the state folder. Raises `ConfigError` if there is no key.
+    ``root`` is the folder that holds the state folders. The digest is keyed by the API key: another key gives
+    another digest, and the state folder reveals no setting. Raises `ConfigError` if there is no key.
     """
     named = {name: repr(value) for name, value in settings if name not in _NO_PART_OF_IT}
     facts = replace(ApiFactsFile.for_base(root, base_url).read(), deploy_seconds=None)
@@ -96,7 +96,7 @@ async def _find(settings: Settings, redactor: Redactor, *, writes: bool, trigger
         return DuePass()
     if settled_pass.read(folder) is None:
         return DuePass()
-    # Whoever holds the folder may have changed what it keeps until it is ours.
+    # Another process may have held the folder since it was read, and have changed the record.
     with held(folder, clock.now()) if writes else contextlib.nullcontext():
         recorded = settled_pass.read(folder)
         if recorded is None or not recorded.steady:
