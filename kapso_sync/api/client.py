@@ -480,7 +480,7 @@ def _parsed(records: Iterable[Json], parse: Callable[[Json], _Record]) -> Genera
 class _ByteBudget:
     """The bytes that may still be read of several answers together, and how many answers there were.
 
-    ``digest`` is that of all of them: the pages of a list say themselves which they are, so their order does not count.
+    ``digest`` is that of all of them in any order, since the same pages hold the same records.
     """
 
     def __init__(self, limit: int) -> None:
