@@ -18,7 +18,8 @@ from kapso_sync.aio import in_slices
 from kapso_sync.errors import KapsoSyncError, PassCutOff, StateUnusable
 from kapso_sync.model.events import Event
 from kapso_sync.model.evidence import Evidence
-from kapso_sync.model.functions import InvocationRecord, Json, RemoteFunction
+from kapso_sync.model.functions import InvocationRecord, RemoteFunction
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.plan import Plan
 from kapso_sync.model.ports import EvidenceCollector, FunctionsApi
 from kapso_sync.model.pull import MappedFunction, files_of

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 from kapso_sync.errors import Location, Problem
 from kapso_sync.model.desired import Desired, DesiredFunction, Entry, UnusableFunction
-from kapso_sync.model.functions import CODE, Content, DeploymentStatus, Json, RemoteFunction, code_hash
+from kapso_sync.model.functions import CODE, Content, DeploymentStatus, RemoteFunction, code_hash
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.ownership import mark_for
 from kapso_sync.model.plan import Policy
 from kapso_sync.model.policies import Contract, DriftPolicy, MaxDelete

@@ -24,11 +24,11 @@ from kapso_sync.model.functions import (
     Invocation,
     InvocationRecord,
     InvokeRequest,
-    Json,
     RemoteFunction,
     RemoteSecret,
     SecretType,
 )
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.users import FoundUsers, UserKind, WhatsAppFlow
 
 DEPLOY_SECONDS = 12.0

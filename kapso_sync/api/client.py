@@ -32,14 +32,12 @@ from kapso_sync.model.functions import (
     Invocation,
     InvocationRecord,
     InvokeRequest,
-    Json,
     RemoteFunction,
     RemoteSecret,
-    canonical_json,
     code_hash,
-    is_id,
-    is_secret_name,
 )
+from kapso_sync.model.json_values import Json, canonical_json
+from kapso_sync.model.names import is_id, is_secret_name
 from kapso_sync.model.users import FoundUsers, UserKind, WhatsAppFlow
 
 PAGE_SIZE = 100

@@ -10,7 +10,7 @@ import json
 import re
 from json.scanner import py_make_scanner  # type: ignore[attr-defined]
 
-from kapso_sync.model.functions import Json
+from kapso_sync.model.json_values import Json
 
 SMALL = 384 * 1024
 """Bytes of an answer that is read without a look at how many values it has; a page of a hundred functions of 3 KiB."""

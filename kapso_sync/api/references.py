@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from kapso_sync.model.functions import Json, RemoteFunction
+from kapso_sync.model.functions import RemoteFunction
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.users import FunctionUser, FunctionUsers, UserKind, is_named_in
 
 _BY_NAME = re.compile(r"function_?(?:slug|name)s?", re.IGNORECASE)

@@ -39,7 +39,8 @@ from kapso_sync.errors import (
 from kapso_sync.http_client import failure_reason, open_client
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
-from kapso_sync.model.functions import InvokeRequest, Json
+from kapso_sync.model.functions import InvokeRequest
+from kapso_sync.model.json_values import Json
 from kapso_sync.network import AUTHORITY_HINT, PROXY_HINT, Network, is_unverified
 from kapso_sync.retry import Backoff, retry_after
 

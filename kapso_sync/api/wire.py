@@ -19,22 +19,18 @@ from kapso_sync.model.functions import (
     CODE,
     DESCRIPTION,
     FIELDS,
-    MAX_JSON_DEPTH,
     SLUG,
     ConsoleLine,
     DeploymentStatus,
     FunctionList,
     GarbledRecord,
     InvocationRecord,
-    Json,
     RemoteFunction,
     RemoteSecret,
     SecretType,
-    is_id,
-    is_nested_within,
-    is_secret_name,
-    is_slug,
 )
+from kapso_sync.model.json_values import MAX_JSON_DEPTH, Json, is_nested_within
+from kapso_sync.model.names import is_id, is_secret_name, is_slug
 from kapso_sync.model.ownership import split_description
 from kapso_sync.model.users import WhatsAppFlow
 

@@ -22,15 +22,8 @@ from kapso_sync.invocations.evidence import evidence_of, place_in
 from kapso_sync.manifest.fixtures import Fixtures, read_fixtures
 from kapso_sync.model.desired import Check, DesiredFunction, EnvSecret, FileSecret, KeepSecret
 from kapso_sync.model.evidence import Evidence
-from kapso_sync.model.functions import (
-    ConsoleLine,
-    FunctionType,
-    Invocation,
-    InvocationRecord,
-    Json,
-    canonical_json,
-    parse_json_text,
-)
+from kapso_sync.model.functions import ConsoleLine, FunctionType, Invocation, InvocationRecord
+from kapso_sync.model.json_values import Json, canonical_json, parse_json_text
 from kapso_sync.reconcile.apply.checks import ShownAnswer, check_mismatch, shown_answer
 from kapso_sync.sources.secrets import SecretMissing
 from kapso_sync.telemetry.redact import Redactor

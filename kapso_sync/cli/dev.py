@@ -24,7 +24,7 @@ from kapso_sync.emulator.server import EmbeddedEmulator, embedded_emulator
 from kapso_sync.errors import ConfigError, ExitCode, KapsoSyncError, ManifestInvalid, Problem
 from kapso_sync.local_folder import LocalFolder
 from kapso_sync.model.desired import Desired, DesiredFunction, KeepSecret
-from kapso_sync.model.functions import Json
+from kapso_sync.model.json_values import Json
 from kapso_sync.sources.secrets import SecretMissing
 from kapso_sync.visible import visible_code, visible_lines
 from kapso_sync.wiring.local import open_local_folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.errors import ExitCode, UsageError
-from kapso_sync.model.functions import Json
+from kapso_sync.model.json_values import Json
 from kapso_sync.plurals import counted
 from kapso_sync.session import Session
 from kapso_sync.wiring.engine import open_session

@@ -12,7 +12,7 @@ from kapso_sync.errors import Location, ManifestInvalid, Problem
 from kapso_sync.manifest.document import Document
 from kapso_sync.manifest.fixtures import Fixtures, read_fixtures
 from kapso_sync.model.desired import Desired
-from kapso_sync.model.functions import Json
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.source import SourceFile
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from kapso_sync.cli.runner import run_to_end
 from kapso_sync.cli.state_folders import described, find_known_folder, source_of, state_folders
 from kapso_sync.errors import ExitCode, UsageError
 from kapso_sync.model.events import event_of
-from kapso_sync.model.functions import Json
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.source import Revision
 from kapso_sync.settings import Settings
 from kapso_sync.status.event_text import event_text

@@ -10,7 +10,7 @@ from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.render import print_diff
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.errors import ExitCode
-from kapso_sync.model.functions import Json
+from kapso_sync.model.json_values import Json
 from kapso_sync.plurals import counted
 from kapso_sync.reconcile.plan.comparison import file_diff
 from kapso_sync.reconcile.pull.proposal import Proposal

@@ -11,7 +11,8 @@ from kapso_sync.cli.console import Console
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.runner import run_to_end
 from kapso_sync.errors import ExitCode, UsageError
-from kapso_sync.model.functions import InvokeRequest, Json, RemoteFunction
+from kapso_sync.model.functions import InvokeRequest, RemoteFunction
+from kapso_sync.model.json_values import Json
 from kapso_sync.visible import visible_lines
 from kapso_sync.wiring.engine import open_api
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 
 from kapso_sync.model.desired import BundledPackage
-from kapso_sync.model.functions import Json
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.plan import DeferredDelete, Delete, Plan, Step
 from kapso_sync.model.report import Outcome, Report, Result
 from kapso_sync.model.state import Quarantine

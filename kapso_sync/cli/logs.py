@@ -18,7 +18,8 @@ from kapso_sync.cli.state_folders import state_folders
 from kapso_sync.errors import ExitCode, KapsoSyncError, UsageError
 from kapso_sync.invocations.follow import FAILED, MAX_LISTED, Look, oldest_first
 from kapso_sync.invocations.places import PlacedInvocation, place_all
-from kapso_sync.model.functions import ConsoleLine, DeploymentStatus, InvocationRecord, Json, RemoteFunction
+from kapso_sync.model.functions import ConsoleLine, DeploymentStatus, InvocationRecord, RemoteFunction
+from kapso_sync.model.json_values import Json
 from kapso_sync.settings import Settings
 from kapso_sync.telemetry.redact import Redactor
 from kapso_sync.visible import visible_lines

@@ -15,7 +15,7 @@ from kapso_sync.cli.validate import annotation, problem_document
 from kapso_sync.cli.workerd import HOW_TO_GET_IT, Workerd, find_workerd
 from kapso_sync.errors import ConfigError, ExitCode, Location, ManifestInvalid, Problem, UsageError
 from kapso_sync.model.desired import DesiredFunction
-from kapso_sync.model.functions import Json
+from kapso_sync.model.json_values import Json
 from kapso_sync.plurals import counted
 from kapso_sync.visible import visible
 from kapso_sync.wiring.source import read_source

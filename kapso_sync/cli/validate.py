@@ -10,7 +10,7 @@ from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.fixtures import fixture_problems
 from kapso_sync.cli.runner import print_problems, run_to_end
 from kapso_sync.errors import ExitCode, Location, Notice, Problem, UsageError
-from kapso_sync.model.functions import Json
+from kapso_sync.model.json_values import Json
 from kapso_sync.plurals import counted
 from kapso_sync.visible import visible
 from kapso_sync.wiring.source import SourceReport, read_source

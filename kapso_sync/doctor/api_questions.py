@@ -12,7 +12,8 @@ from kapso_sync.errors import ApiError, ApiRejected, KapsoSyncError, LockVersion
 from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import MODULE_TAIL
-from kapso_sync.model.functions import DeploymentStatus, Invocation, InvokeRequest, Json, RemoteFunction, SecretType
+from kapso_sync.model.functions import DeploymentStatus, Invocation, InvokeRequest, RemoteFunction, SecretType
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.reconcile.apply.checks import failed_invocation_id
 from kapso_sync.reconcile.apply.deployment_poller import POLL_INTERVALS, DeploymentState, deployment_state

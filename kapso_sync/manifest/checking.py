@@ -23,7 +23,8 @@ from kapso_sync.manifest.schema import (
     SECRET_PATTERN,
     VARIABLE_PATTERN,
 )
-from kapso_sync.model.functions import SLUG_PATTERN, Json
+from kapso_sync.model.json_values import Json
+from kapso_sync.model.names import SLUG_PATTERN
 
 _Model = TypeVar("_Model", bound=BaseModel)
 

@@ -22,7 +22,7 @@ from yaml import (
 
 from kapso_sync.errors import Location, Problem
 from kapso_sync.manifest.yaml_events import LIBYAML, Loader, loaders
-from kapso_sync.model.functions import Json
+from kapso_sync.model.json_values import Json
 
 MAX_DEPTH = 40
 FRAME_WIDTH, FRAME_BEFORE = 160, 100

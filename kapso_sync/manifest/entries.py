@@ -25,7 +25,8 @@ from kapso_sync.model.desired import (
     SecretSource,
     WatchPolicy,
 )
-from kapso_sync.model.functions import DESCRIPTION, FIELDS, Json, canonical_json
+from kapso_sync.model.functions import DESCRIPTION, FIELDS
+from kapso_sync.model.json_values import Json, canonical_json
 from kapso_sync.model.ownership import without_marks
 from kapso_sync.model.policies import Contract, DriftPolicy
 from kapso_sync.model.source import CODE_SUFFIXES, NOT_FOLLOWED, Snapshot, SourceFile, refused_parent

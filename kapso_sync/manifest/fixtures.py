@@ -18,7 +18,7 @@ from kapso_sync.errors import Location, ManifestInvalid, Problem
 from kapso_sync.manifest.checking import ambiguities, check
 from kapso_sync.manifest.document import read_document
 from kapso_sync.manifest.schema import HEADER_PATTERN, HeaderText, Strict
-from kapso_sync.model.functions import Json, canonical_json
+from kapso_sync.model.json_values import Json, canonical_json
 from kapso_sync.model.source import SourceFile
 
 MAX_ANSWERS = 200

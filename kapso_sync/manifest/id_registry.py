@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from kapso_sync.model.functions import Json
+from kapso_sync.model.json_values import Json
 
 MAX_DEPTH = 6
 """How deep objects are searched; scripts put functions under one or two headings."""

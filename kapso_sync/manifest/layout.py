@@ -15,7 +15,8 @@ from kapso_sync.manifest.document import Document, read_document
 from kapso_sync.manifest.entries import path_problem
 from kapso_sync.manifest.schema import FolderModel, ManifestModel
 from kapso_sync.manifest.text import Edit, edited
-from kapso_sync.model.functions import Json, is_slug, same_json
+from kapso_sync.model.json_values import Json, same_json
+from kapso_sync.model.names import is_slug
 from kapso_sync.model.source import FUNCTION_FILE, MANIFEST_NAMES, SourceFile
 
 SCHEMA_FILE = "manifest.schema.json"

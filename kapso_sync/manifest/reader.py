@@ -29,7 +29,7 @@ from kapso_sync.manifest.layout import CliFolder, folder_notices, read_folders
 from kapso_sync.manifest.misnamed import MisnamedFile, find_misnamed
 from kapso_sync.manifest.schema import EntryModel, ManifestModel
 from kapso_sync.model.desired import Entry, Manifest, PlainSecret, RolloutPolicy
-from kapso_sync.model.functions import canonical_json
+from kapso_sync.model.json_values import canonical_json
 from kapso_sync.model.ownership import without_marks
 from kapso_sync.model.source import CODE_SUFFIXES, DEFAULT_FOLDER, FUNCTION_FILE, MANIFEST_NAMES, Snapshot, SourceFile
 

@@ -14,7 +14,8 @@ from datetime import datetime
 from pathlib import PurePosixPath
 
 from kapso_sync.errors import KapsoSyncError
-from kapso_sync.model.functions import DeploymentStatus, Json
+from kapso_sync.model.functions import DeploymentStatus
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.pull import MappedFunction
 from kapso_sync.model.source import REMOTE_MAP
 from kapso_sync.units import timestamp

@@ -20,7 +20,8 @@ from pydantic_core import PydanticCustomError
 
 from kapso_sync.manifest.patterns import UnusablePattern, compile_pattern
 from kapso_sync.model.desired import MAX_CHECKS
-from kapso_sync.model.functions import ID_PATTERN, MAX_SLUG, SLUG_PATTERN, Json
+from kapso_sync.model.json_values import Json
+from kapso_sync.model.names import ID_PATTERN, MAX_SLUG, SLUG_PATTERN
 from kapso_sync.units import DURATION_PATTERN, PERCENTAGE_PATTERN, parse_duration, parse_percentage
 
 SCHEMA_ID = "urn:kapso-sync:manifest:1"

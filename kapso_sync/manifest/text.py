@@ -13,7 +13,7 @@ from yaml.nodes import CollectionNode, MappingNode, Node, ScalarNode
 
 from kapso_sync.manifest.document import AMBIGUOUS, CONSTANTS, NUMBER
 from kapso_sync.manifest.yaml_events import compose
-from kapso_sync.model.functions import Json, same_json
+from kapso_sync.model.json_values import Json, same_json
 
 STEP = 2
 """Default indentation of a level, in columns."""

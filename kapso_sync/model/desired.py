@@ -11,18 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kapso_sync.errors import Location, Notice, Problem
-from kapso_sync.model.functions import (
-    CODE,
-    RUNTIME_CONTENT,
-    Content,
-    FunctionType,
-    InvokeRequest,
-    Json,
-    code_hash,
-    content_hash,
-    is_json_text,
-    parse_json_text,
-)
+from kapso_sync.model.functions import CODE, RUNTIME_CONTENT, Content, FunctionType, InvokeRequest, code_hash, content_hash
+from kapso_sync.model.json_values import Json, is_json_text, parse_json_text
 from kapso_sync.model.policies import Contract, DriftPolicy
 from kapso_sync.model.source import Revision
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from kapso_sync.model.functions import Json
+from kapso_sync.model.json_values import Json
 
 MAX_LINES = 20
 """Most lines of one piece of evidence: it stands in a log line, on the page and in a message."""

@@ -5,18 +5,12 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeGuard
 
-from typing_extensions import TypeAliasType
-
+from kapso_sync.model.json_values import Json, canonical_json, same_json
 from kapso_sync.model.ownership import Mark, last_mark, marks_in, without_marks
-
-Json = TypeAliasType("Json", "bool | int | float | str | list[Json] | dict[str, Json] | None")
-"""Any JSON value."""
 
 Content = Mapping[str, Json]
 """The content that is compared: a function's managed fields by name, and ``code`` as a hash (see `code_hash`)."""
@@ -37,32 +31,6 @@ EXACT_FIELDS = ("function_type", "invoke_response_mode", "public_endpoint", "run
 
 Code and texts may be normalised by the server.
 """
-
-
-SLUG_PATTERN = "^[a-z0-9-]+$"
-"""Kapso's rule for slugs, and the manifest's."""
-
-MAX_SLUG = 255
-
-ID_PATTERN = r"^[A-Za-z0-9_-]{1,100}$"
-_ID = re.compile(ID_PATTERN[1:-1])
-_SLUG = re.compile(f"{SLUG_PATTERN[1:-2]}{{1,{MAX_SLUG}}}")
-_SECRET_NAME = re.compile(r"[A-Za-z0-9_-]{1,255}")
-
-
-def is_id(value: object) -> TypeGuard[str]:
-    """Return whether a value can be an id of Kapso's; nothing else ever becomes a part of a URL."""
-    return isinstance(value, str) and _ID.fullmatch(value) is not None
-
-
-def is_slug(value: object) -> TypeGuard[str]:
-    """Return whether a value can be a function's slug."""
-    return isinstance(value, str) and _SLUG.fullmatch(value) is not None
-
-
-def is_secret_name(value: object) -> TypeGuard[str]:
-    """Return whether a value can be a secret's name; Kapso documents capitals, digits and ``_``, and more is read here."""
-    return isinstance(value, str) and _SECRET_NAME.fullmatch(value) is not None
 
 
 class FunctionType(enum.StrEnum):
@@ -261,78 +229,9 @@ def normal_code(code: str) -> str:
     return code.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
 
 
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def canonical_json(value: Json | Mapping[str, Json]) -> str:
-    """Return one spelling for equal JSON values: sorted keys, no spaces."""
-    return _CANONICAL.encode(value)
-
-
-def is_json_text(text: str) -> bool:
-    """Return whether a text is JSON."""
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def parse_json_text(text: str) -> Json:
-    """Return the JSON value of a text, or the text itself if it is not JSON."""
-    try:
-        value: Json = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    return value
-
-
 def content_hash(content: Content) -> str:
     """Return ``sha256:…`` over a content, the same for equal contents in any key order."""
     return code_hash(canonical_json(dict(content)))
-
-
-def same_json(left: Json, right: Json) -> bool:
-    """Return whether two JSON values are equal; unlike ``==``, ``1`` is not ``true``, but ``1`` is ``1.0``.
-
-    It does not recurse, since answers may be nested deeper than Python's stack.
-    """
-    if type(left) is str and type(right) is str:
-        return left == right
-    pending = [(left, right)]
-    while pending:
-        one, other = pending.pop()
-        if isinstance(one, dict) and isinstance(other, dict):
-            if one.keys() != other.keys():
-                return False
-            pending += [(item, other[key]) for key, item in one.items()]
-        elif isinstance(one, list) and isinstance(other, list):
-            if len(one) != len(other):
-                return False
-            pending += zip(one, other, strict=True)
-        elif (one is not other) if isinstance(one, bool) or isinstance(other, bool) else one != other:
-            return False
-    return True
-
-
-MAX_JSON_DEPTH = 100
-"""Deepest nesting of JSON that is kept or sent: Rails, which Kapso's own errors are in the form of, reads no deeper JSON by
-default, and pydantic, which reads the state folder, at most 255 levels."""
-
-
-def is_nested_within(value: Json | Mapping[str, Json], depth: int) -> bool:
-    """Return whether objects and lists are nested at most ``depth`` levels; a plain value has none."""
-    level: list[Mapping[str, Json] | list[Json]] = [value] if isinstance(value, Mapping | list) else []
-    for _ in range(depth):
-        # What a decoder makes is of exactly these types. A list of a thousand functions has twenty thousand values.
-        inside = (each for item in level for each in (item if type(item) is list else item.values()))  # type: ignore[union-attr]
-        level = [each for each in inside if type(each) in _NESTING]  # type: ignore[misc]
-        if not level:
-            return True
-    return not level
-
-
-_NESTING = frozenset({dict, list})
 
 
 def agree(left: Content, right: Content, keys: tuple[str, ...]) -> bool:

@@ -13,7 +13,8 @@ from kapso_sync.advice import Advise
 from kapso_sync.errors import Notice, Problem
 from kapso_sync.model.desired import BundledPackage, DesiredFunction, RolloutPolicy, SecretValue, WatchPolicy
 from kapso_sync.model.evidence import Evidence
-from kapso_sync.model.functions import DESCRIPTION, Json, RemoteFunction, canonical_json, code_hash, content_hash
+from kapso_sync.model.functions import DESCRIPTION, RemoteFunction, code_hash, content_hash
+from kapso_sync.model.json_values import Json, canonical_json
 from kapso_sync.model.ownership import without_digests
 from kapso_sync.model.policies import AdoptPolicy, DriftPolicy, PassOverrides, UnknownSecrets
 from kapso_sync.model.source import Revision

@@ -14,11 +14,11 @@ from kapso_sync.model.functions import (
     Invocation,
     InvocationRecord,
     InvokeRequest,
-    Json,
     RemoteFunction,
     RemoteSecret,
     Version,
 )
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.source import Snapshot
 from kapso_sync.model.state import (
     DeploymentWatch,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kapso_sync.model.functions import Json
+from kapso_sync.model.json_values import Json
 
 
 @dataclass(frozen=True, slots=True)

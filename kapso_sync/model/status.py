@@ -13,7 +13,7 @@ from typing import Any
 from kapso_sync.advice import Advise, names_command
 from kapso_sync.errors import IssueKind
 from kapso_sync.model.evidence import Evidence
-from kapso_sync.model.functions import Json
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.source import Revision
 from kapso_sync.units import timestamp
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from kapso_sync.errors import IssueKind
 from kapso_sync.model.evidence import Evidence
-from kapso_sync.model.functions import Json
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.status import ConditionType, DaemonStatus, FunctionStatus, ReadyReason
 
 MAX_TEXT = 300

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from kapso_sync.errors import ConfigError, StateUnusable
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
-from kapso_sync.model.functions import Json
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.status import DaemonStatus
 from kapso_sync.notifications.destinations import Destination
 from kapso_sync.notifications.issues import OpenIssues, changes, decode, encode, open_issues, passing_issues

@@ -15,7 +15,7 @@ from kapso_sync.errors import Notice, Problem
 from kapso_sync.manifest import read_manifest, unlisted_files
 from kapso_sync.manifest.remote_map import read_project_id, read_remote_map
 from kapso_sync.model.desired import Desired, DesiredFunction, GivenSecret, KeepSecret, Manifest, SecretValue, UnusableFunction
-from kapso_sync.model.functions import Json, canonical_json
+from kapso_sync.model.json_values import Json, canonical_json
 from kapso_sync.model.source import CODE_SUFFIXES, Snapshot, SourceFile
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.sources.secrets import SecretMissing

@@ -18,7 +18,7 @@ from pathlib import Path
 from kapso_sync.env_file import parse_env_file
 from kapso_sync.files import read_beneath, read_small
 from kapso_sync.model.desired import DotenvSecret, EnvSecret, FileSecret, GivenSecret, PlainSecret
-from kapso_sync.model.functions import MAX_JSON_DEPTH, Json, canonical_json, is_nested_within
+from kapso_sync.model.json_values import MAX_JSON_DEPTH, Json, canonical_json, is_nested_within
 from kapso_sync.mounted_files import BYTE_ORDER_MARK
 
 OURS = "KAPSO_"

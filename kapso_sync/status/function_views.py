@@ -20,7 +20,8 @@ from kapso_sync.model.function_view import (
     HistoryEntry,
     RevisionHistory,
 )
-from kapso_sync.model.functions import CODE, DESCRIPTION, FIELDS, Content, Json, Version, code_hash
+from kapso_sync.model.functions import CODE, DESCRIPTION, FIELDS, Content, Version, code_hash
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.ownership import split_description
 from kapso_sync.model.source import Revision
 from kapso_sync.reconcile.plan.comparison import content_diff

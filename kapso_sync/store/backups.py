@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from kapso_sync.files import read_small
-from kapso_sync.model.functions import Json, RemoteFunction, canonical_json, code_hash
+from kapso_sync.model.functions import RemoteFunction, code_hash
+from kapso_sync.model.json_values import Json, canonical_json
 from kapso_sync.permissions import make_private
 
 MAX_COPIES = 20

@@ -13,7 +13,8 @@ from typing import Self
 
 from kapso_sync.files import require_regular
 from kapso_sync.model.api_facts import ApiFacts
-from kapso_sync.model.functions import Json, RemoteFunction, Version
+from kapso_sync.model.functions import RemoteFunction, Version
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.settled import RecordedPass, SettledPass
 from kapso_sync.model.state import (
     DeploymentWatch,

@@ -16,7 +16,7 @@ from typing import Self
 
 from kapso_sync.files import require_regular
 from kapso_sync.model.events import Event, FunctionEvent
-from kapso_sync.model.functions import Json
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.source import Revision
 
 HISTORY_NAME = "history.db"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kapso_sync.errors import StateUnusable
 from kapso_sync.files import read_small
-from kapso_sync.model.functions import Json
+from kapso_sync.model.json_values import Json
 from kapso_sync.permissions import make_private
 from kapso_sync.store.full_disk import writing_hint
 

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 
-from kapso_sync.model.functions import Json
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.settled import RecordedPass, SettledPass
 from kapso_sync.store.connection import DATABASE_NAME, LATER, LOCK_TIMEOUT, read_only, writing
 

@@ -20,7 +20,7 @@ from kapso_sync.api.client import KapsoClient
 from kapso_sync.clock import SystemClock
 from kapso_sync.errors import ApiError, KapsoSyncError
 from kapso_sync.model import events
-from kapso_sync.model.functions import Json
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.settled import RecordedPass
 from kapso_sync.model.source import Revision
 from kapso_sync.settings import Settings

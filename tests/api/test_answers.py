@@ -19,7 +19,8 @@ from kapso_sync.api.client import MAX_INVOKE_BYTES, MAX_RECORD_BYTES, MAX_RECORD
 from kapso_sync.api.json_answers import read_json
 from kapso_sync.api.transport import MAX_ERROR_BYTES
 from kapso_sync.errors import AnswerTooLarge, ApiError, ApiGarbled, ApiRejected, ApiUnavailable
-from kapso_sync.model.functions import InvokeRequest, Json
+from kapso_sync.model.functions import InvokeRequest
+from kapso_sync.model.json_values import Json
 from tests.api.servers import Reply, answer, connected_client, record
 from tests.heartbeat import beating
 

@@ -22,7 +22,8 @@ from kapso_sync.errors import (
     LockVersionRefused,
     UsersUnknown,
 )
-from kapso_sync.model.functions import DeploymentStatus, InvokeRequest, Json, RemoteFunction
+from kapso_sync.model.functions import DeploymentStatus, InvokeRequest, RemoteFunction
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.users import FunctionUser, UserKind, WhatsAppFlow
 from tests.api.servers import ClientHarness, answer, connected_client, hang, listing, record
 

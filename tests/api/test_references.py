@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from kapso_sync.api.references import Reference, users_in
-from kapso_sync.model.functions import Json
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.users import FunctionUser, UserKind, is_named_in
 from kapso_sync.reconcile.plan.function_usage import functions_that_name, upcoming_users
 from tests.builders import remote

@@ -22,7 +22,8 @@ from kapso_sync.api.wire import (
     parse_time,
 )
 from kapso_sync.errors import ApiGarbled, Call
-from kapso_sync.model.functions import DeploymentStatus, Json
+from kapso_sync.model.functions import DeploymentStatus
+from kapso_sync.model.json_values import Json
 
 CALL = Call("GET", "/functions")
 RECORD: dict[str, Json] = {"id": "id-1", "slug": "greet", "status": "deployed", "code": "x", "name": "Greet"}

@@ -19,7 +19,7 @@ from kapso_sync.build import Builder, BuildResult, Bundler, Esbuild, FolderPacka
 from kapso_sync.errors import Location, Problem
 from kapso_sync.model.builds import BuildStore
 from kapso_sync.model.desired import DesiredFunction, Entry, UnusableFunction
-from kapso_sync.model.functions import Json
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.policies import Contract
 from kapso_sync.model.source import SourceFile
 from kapso_sync.reconcile.desired import DesiredBuilder

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kapso_sync.model.functions import Json
+from kapso_sync.model.json_values import Json
 from kapso_sync.settings import load_settings
 from kapso_sync.store.lock import process_birth
 from kapso_sync.wiring.folder import find_state_folder

@@ -11,15 +11,7 @@ import pytest
 
 from kapso_sync.invocations.places import InvocationPlacer, LocalBuilds, PlacedInvocation, Places, names_places
 from kapso_sync.model.builds import Built
-from kapso_sync.model.functions import (
-    CODE,
-    SLUG,
-    ConsoleLine,
-    DeploymentStatus,
-    InvocationRecord,
-    RemoteFunction,
-    code_hash,
-)
+from kapso_sync.model.functions import CODE, SLUG, ConsoleLine, DeploymentStatus, InvocationRecord, RemoteFunction, code_hash
 from kapso_sync.model.state import InventoryRecord, LiveContent, Quarantine, QuarantineReason
 from kapso_sync.store.builds import BuildFolder
 from kapso_sync.store.database import StateStore

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kapso_sync.manifest.document import read_document
 from kapso_sync.manifest.layout import edited_file, misfit
 from kapso_sync.manifest.text import Edit, edited, flow_text, scalar
-from kapso_sync.model.functions import Json, same_json
+from kapso_sync.model.json_values import Json, same_json
 
 HOSTILE = [
     "<<",

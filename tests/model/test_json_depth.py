@@ -9,7 +9,8 @@ import pytest
 from kapso_sync.api.wire import CUT_DEPTH, MAX_VALUE_DEPTH, decode, parse_function, parse_list, parse_records
 from kapso_sync.errors import ApiGarbled, Call
 from kapso_sync.model.desired import Check
-from kapso_sync.model.functions import MAX_JSON_DEPTH, GarbledRecord, Invocation, Json, is_nested_within, same_json
+from kapso_sync.model.functions import GarbledRecord, Invocation
+from kapso_sync.model.json_values import MAX_JSON_DEPTH, Json, is_nested_within, same_json
 from kapso_sync.reconcile.apply.checks import check_mismatch
 from kapso_sync.store.codec import decode_record, encode_record
 from tests.builders import owned, remote

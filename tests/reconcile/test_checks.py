@@ -16,7 +16,8 @@ from kapso_sync.emulator.records import Function
 from kapso_sync.model.desired import Check, CheckMethod, CheckSignature, DesiredFunction, EnvSecret, SecretValue
 from kapso_sync.model.events import CheckFailed, CheckPassed
 from kapso_sync.model.evidence import Evidence
-from kapso_sync.model.functions import Invocation, InvocationRecord, Json, RemoteFunction
+from kapso_sync.model.functions import Invocation, InvocationRecord, RemoteFunction
+from kapso_sync.model.json_values import Json
 from kapso_sync.reconcile.apply.checks import REDACTED, SEARCHED, SHOWN, CheckPace, check_mismatch, includes, shown_answer
 from tests.builders import desired, want
 from tests.heartbeat import beating

@@ -15,7 +15,8 @@ from kapso_sync.emulator.options import Behaviour
 from kapso_sync.errors import ApiRejected, Call
 from kapso_sync.model.desired import DesiredFunction
 from kapso_sync.model.events import FieldRefused, FunctionStalled
-from kapso_sync.model.functions import FunctionList, Json, RemoteFunction
+from kapso_sync.model.functions import FunctionList, RemoteFunction
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.ownership import mark_for, without_digests
 from kapso_sync.model.plan import Blocked, NoChange
 from kapso_sync.model.policies import DriftPolicy

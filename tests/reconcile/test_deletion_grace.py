@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from kapso_sync.emulator.options import Behaviour
 from kapso_sync.errors import UsageError
 from kapso_sync.model.events import PrunePending
-from kapso_sync.model.functions import Json
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.plan import Blocked, Delete, NoChange
 from kapso_sync.model.policies import MaxDelete
 from kapso_sync.model.report import Report

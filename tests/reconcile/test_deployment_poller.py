@@ -13,7 +13,8 @@ import pytest
 
 from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.desired import DesiredFunction
-from kapso_sync.model.functions import CallBudget, FunctionList, Json, RemoteFunction
+from kapso_sync.model.functions import CallBudget, FunctionList, RemoteFunction
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.report import Result
 from kapso_sync.reconcile.apply.deployment_poller import PollPace, RunningDeployment
 from kapso_sync.store.api_facts import ApiFactsFile

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from inline_snapshot import snapshot
 
-from kapso_sync.model.functions import CODE, Json
+from kapso_sync.model.functions import CODE
+from kapso_sync.model.json_values import Json
 from kapso_sync.reconcile.plan.comparison import CHANGED_LINES_LIMIT, content_diff
 
 

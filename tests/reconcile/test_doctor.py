@@ -15,7 +15,8 @@ from kapso_sync.emulator.records import Function
 from kapso_sync.emulator.world import EmulatedProject
 from kapso_sync.errors import ApiUnavailable
 from kapso_sync.model.api_facts import ApiFacts
-from kapso_sync.model.functions import Invocation, Json, RemoteFunction
+from kapso_sync.model.functions import Invocation, RemoteFunction
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.ports import FunctionsApi
 from tests.clock import VirtualClock
 from tests.world import Fate, WorldApi, new_world

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from kapso_sync.emulator.options import Behaviour
 from kapso_sync.errors import ApiUnauthorized, Call, ExitCode, NotLeading, PlanChanged, StateForeign, UsageError
-from kapso_sync.model.functions import Json, RemoteFunction
+from kapso_sync.model.functions import RemoteFunction
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.ownership import mark_for, without_digests
 from kapso_sync.model.plan import Create, Delete
 from kapso_sync.model.policies import MaxDelete

@@ -9,7 +9,8 @@ import pytest
 
 from kapso_sync.api.wire import parse_list
 from kapso_sync.errors import Call
-from kapso_sync.model.functions import FunctionList, Json, RemoteFunction
+from kapso_sync.model.functions import FunctionList, RemoteFunction
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.plan import Blocked, BlockedBy, Create, Delete
 from kapso_sync.model.report import Result
 from tests.builders import CODE_A, CODE_B, desired, want

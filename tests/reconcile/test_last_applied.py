@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from kapso_sync.emulator.options import Behaviour
 from kapso_sync.emulator.world import EmulatedProject
 from kapso_sync.model.desired import DesiredFunction, PlainSecret, SecretValue
-from kapso_sync.model.functions import CODE, FIELDS, Content, Json, code_hash
+from kapso_sync.model.functions import CODE, FIELDS, Content, code_hash
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.ownership import AppliedDigests, mark_for, split_description, without_digests
 from kapso_sync.model.plan import Blocked, BlockedBy, NoChange, Origin, Step
 from kapso_sync.model.policies import DriftPolicy

@@ -15,7 +15,8 @@ from kapso_sync.errors import ApiRejected, Call, KapsoSyncError, SecretRoutesUna
 from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.desired import Check, Desired, DesiredFunction, KeepSecret, PlainSecret, SecretValue
 from kapso_sync.model.events import SecretLost
-from kapso_sync.model.functions import Invocation, Json, RemoteSecret
+from kapso_sync.model.functions import Invocation, RemoteSecret
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.plan import Blocked, NoChange
 from kapso_sync.model.policies import PassOverrides, UnknownSecrets
 from kapso_sync.model.report import Report, Result

@@ -8,7 +8,8 @@ import pytest
 
 from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.desired import CodeStyle, Desired, DesiredFunction, SecretValue, WatchPolicy
-from kapso_sync.model.functions import DeploymentStatus, Json, RemoteFunction
+from kapso_sync.model.functions import DeploymentStatus, RemoteFunction
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.plan import NoChange, Plan, Policy
 from kapso_sync.model.policies import DriftPolicy
 from kapso_sync.model.state import DeploymentWatch, InventoryRecord, ReconcilerState, WatchFinding

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kapso_sync.model.desired import WatchPolicy
-from kapso_sync.model.functions import CODE, InvocationRecord, Json
+from kapso_sync.model.functions import CODE, InvocationRecord
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.state import DeploymentWatch, InventoryRecord, Tally
 from kapso_sync.reconcile.plan.function_usage import request_digest
 from kapso_sync.reconcile.plan.watching import (

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from kapso_sync.errors import ExitCode, StateUnusable
 from kapso_sync.model.desired import WatchPolicy
 from kapso_sync.model.evidence import Evidence
-from kapso_sync.model.functions import Json
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.state import (
     DeploymentWatch,
     Intent,

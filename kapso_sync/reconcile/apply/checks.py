@@ -16,16 +16,8 @@ from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import Check, DesiredFunction, UnsignedCheck
 from kapso_sync.model.evidence import Evidence, redacted_start
-from kapso_sync.model.functions import (
-    Invocation,
-    InvocationRecord,
-    InvokeMode,
-    InvokeRequest,
-    Json,
-    RemoteFunction,
-    canonical_json,
-    same_json,
-)
+from kapso_sync.model.functions import Invocation, InvocationRecord, InvokeMode, InvokeRequest, RemoteFunction
+from kapso_sync.model.json_values import Json, canonical_json, same_json
 from kapso_sync.model.ports import EvidenceCollector, FunctionsApi
 from kapso_sync.reconcile.apply.deployer import Superseded
 from kapso_sync.reconcile.plan.function_usage import request_digest

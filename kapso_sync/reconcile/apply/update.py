@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kapso_sync.errors import ApiConflict, ApiRejected, Call, LockVersionRefused
-from kapso_sync.model.functions import Json, RemoteFunction, agree
+from kapso_sync.model.functions import RemoteFunction, agree
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.ports import FunctionsApi
 
 FUNCTION_TYPE = "function_type"

@@ -26,13 +26,11 @@ from kapso_sync.model.functions import (
     RUNTIME_CONTENT,
     SLUG,
     Content,
-    Json,
     RemoteFunction,
     agree,
-    canonical_json,
     code_hash,
-    same_json,
 )
+from kapso_sync.model.json_values import Json, canonical_json, same_json
 from kapso_sync.model.ownership import AppliedDigests, Mark, split_description
 from kapso_sync.model.plan import Adopt, Create, Delete, Modify, Origin, Rename, Rollback, Write
 from kapso_sync.model.ports import FunctionsApi, Store

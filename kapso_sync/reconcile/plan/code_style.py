@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.desired import CodeStyle, DesiredFunction
-from kapso_sync.model.functions import CODE, DESCRIPTION, Content, Json, RemoteFunction, content_hash
+from kapso_sync.model.functions import CODE, DESCRIPTION, Content, RemoteFunction, content_hash
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.plan import Origin, Update, Write
 from kapso_sync.model.state import InventoryRecord
 from kapso_sync.reconcile.plan.last_applied import code_digest

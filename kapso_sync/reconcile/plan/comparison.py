@@ -18,13 +18,11 @@ from kapso_sync.model.functions import (
     SLUG,
     Content,
     DeploymentStatus,
-    Json,
     RemoteFunction,
     Version,
     agree,
-    canonical_json,
-    same_json,
 )
+from kapso_sync.model.json_values import Json, canonical_json, same_json
 from kapso_sync.model.ownership import AppliedDigests, Mark, comparable_owner, is_marked, mark_for
 from kapso_sync.model.plan import Origin, SecretChanges
 from kapso_sync.model.state import Intent, InventoryRecord, KnownSecrets, LiveContent

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from kapso_sync.model.functions import InvocationRecord, Json, RemoteFunction, canonical_json, code_hash, parse_json_text
+from kapso_sync.model.functions import InvocationRecord, RemoteFunction, code_hash
+from kapso_sync.model.json_values import Json, canonical_json, parse_json_text
 from kapso_sync.model.plan import Delete
 from kapso_sync.model.state import InventoryRecord
 from kapso_sync.model.users import FunctionUser, FunctionUsers, UserKind, is_named_in

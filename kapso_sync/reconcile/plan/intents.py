@@ -5,16 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from kapso_sync.model.functions import (
-    CODE,
-    EXACT_FIELDS,
-    RUNTIME_CONTENT,
-    Content,
-    DeploymentStatus,
-    RemoteFunction,
-    agree,
-    same_json,
-)
+from kapso_sync.model.functions import CODE, EXACT_FIELDS, RUNTIME_CONTENT, Content, DeploymentStatus, RemoteFunction, agree
+from kapso_sync.model.json_values import same_json
 from kapso_sync.model.state import Intent, IntentKind, InventoryRecord, LiveContent, ReconcilerState
 from kapso_sync.reconcile.plan.comparison import LIVE_SLACK, runtime_content
 from kapso_sync.reconcile.plan.observed import Claim, Observed, stored_content

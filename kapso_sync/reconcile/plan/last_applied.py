@@ -19,13 +19,12 @@ from kapso_sync.model.functions import (
     RUNTIME_CONTENT,
     SLUG,
     Content,
-    Json,
     RemoteFunction,
     agree,
-    canonical_json,
     code_hash,
     normal_code,
 )
+from kapso_sync.model.json_values import Json, canonical_json
 from kapso_sync.model.ownership import AppliedDigests
 from kapso_sync.model.state import InventoryRecord, KnownSecrets, LiveContent
 

@@ -8,15 +8,8 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from kapso_sync.model.functions import (
-    CODE,
-    DESCRIPTION,
-    Content,
-    GarbledRecord,
-    RemoteFunction,
-    is_id,
-    is_slug,
-)
+from kapso_sync.model.functions import CODE, DESCRIPTION, Content, GarbledRecord, RemoteFunction
+from kapso_sync.model.names import is_id, is_slug
 from kapso_sync.model.ownership import check_of, comparable_owner
 from kapso_sync.model.state import Intent, InventoryRecord, ReconcilerState
 from kapso_sync.reconcile.plan.secrets import SecretListing

@@ -7,16 +7,8 @@ from collections.abc import Generator, Mapping
 from dataclasses import replace
 
 from kapso_sync.model.desired import Desired, DesiredFunction, UnusableFunction
-from kapso_sync.model.functions import (
-    CODE,
-    DESCRIPTION,
-    RUNTIME_CONTENT,
-    SLUG,
-    Json,
-    RemoteFunction,
-    agree,
-    content_hash,
-)
+from kapso_sync.model.functions import CODE, DESCRIPTION, RUNTIME_CONTENT, SLUG, RemoteFunction, agree, content_hash
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.ownership import check_of, mark_for
 from kapso_sync.model.plan import (
     Blocked,

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from kapso_sync.model.desired import CodeStyle, Desired, DesiredFunction, Entry
-from kapso_sync.model.functions import CODE, Json, RemoteFunction
+from kapso_sync.model.functions import CODE, RemoteFunction
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.plan import NoChange, Plan, Policy
 from kapso_sync.model.settled import SettledPass
 from kapso_sync.model.state import InventoryRecord

@@ -7,15 +7,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 from kapso_sync.model.desired import DesiredFunction
-from kapso_sync.model.functions import (
-    CODE,
-    FIELDS,
-    Content,
-    Version,
-    canonical_json,
-    code_hash,
-    content_hash,
-)
+from kapso_sync.model.functions import CODE, FIELDS, Content, Version, code_hash, content_hash
+from kapso_sync.model.json_values import canonical_json
 from kapso_sync.model.plan import (
     Adopt,
     Blocked,

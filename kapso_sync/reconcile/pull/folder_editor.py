@@ -22,13 +22,12 @@ from kapso_sync.model.functions import (
     DeploymentStatus,
     FunctionType,
     InvokeMode,
-    Json,
     RemoteFunction,
     code_hash,
-    is_slug,
     normal_code,
-    same_json,
 )
+from kapso_sync.model.json_values import Json, same_json
+from kapso_sync.model.names import is_slug
 from kapso_sync.model.policies import Contract
 from kapso_sync.model.pull import FileChange, FolderLayout
 from kapso_sync.model.source import CODE_LIMIT, FUNCTION_FILE, MANIFEST_LIMIT, MANIFEST_NAMES, Snapshot

@@ -15,7 +15,8 @@ from kapso_sync.cli.json_documents import plan_document, report_document
 from kapso_sync.cli.markdown import plan_markdown
 from kapso_sync.cli.render import print_plan, print_report
 from kapso_sync.errors import Call, KapsoSyncError
-from kapso_sync.model.functions import InvokeRequest, canonical_json, content_hash
+from kapso_sync.model.functions import InvokeRequest, content_hash
+from kapso_sync.model.json_values import canonical_json
 from kapso_sync.model.plan import Policy
 from kapso_sync.model.policies import MaxDelete, PassOverrides
 from kapso_sync.model.state import ReconcilerState

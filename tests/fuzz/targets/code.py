@@ -17,7 +17,7 @@ from kapso_sync.build import Builder, BuildResult, Bundler, Esbuild, FolderPacka
 from kapso_sync.build import Target as BuildTarget
 from kapso_sync.errors import Location
 from kapso_sync.model.desired import Desired, Entry
-from kapso_sync.model.functions import Json
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.policies import Contract
 from kapso_sync.model.source import CODE_LIMIT, CODE_SUFFIXES, Revision, SourceFile
 from kapso_sync.sources.file_rules import is_read

@@ -9,7 +9,7 @@ from typing import Any
 
 from kapso_sync.daemon.lease import Lease
 from kapso_sync.daemon.lease_notes import kept_notes, request_notes, requests_in, suspension_in, suspension_note
-from kapso_sync.model.functions import is_nested_within
+from kapso_sync.model.json_values import is_nested_within
 from tests.fuzz.grammar import TIMES, Draw, dumps
 from tests.fuzz.kit import printed
 from tests.fuzz.promises import BrokenPromise

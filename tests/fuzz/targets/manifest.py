@@ -12,7 +12,8 @@ from kapso_sync.manifest.document import read_document
 from kapso_sync.manifest.layout import edited_file, misfit, read_layout
 from kapso_sync.manifest.remote_map import edited_remote_map, read_project_id, read_remote_map
 from kapso_sync.manifest.text import Edit
-from kapso_sync.model.functions import DeploymentStatus, Json, RemoteFunction, canonical_json, same_json
+from kapso_sync.model.functions import DeploymentStatus, RemoteFunction
+from kapso_sync.model.json_values import Json, canonical_json, same_json
 from kapso_sync.model.pull import MappedFunction
 from kapso_sync.model.source import FUNCTION_FILE, MANIFEST_NAMES, PROJECT_FILE, REMOTE_MAP
 from kapso_sync.model.state import ReconcilerState

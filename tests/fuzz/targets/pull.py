@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kapso_sync.cli.pull import OutputOptions, _print
 from kapso_sync.errors import KapsoSyncError
-from kapso_sync.model.functions import Json
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.pull import FolderLayout
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.reconcile.pull import procedure

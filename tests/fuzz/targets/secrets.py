@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from kapso_sync.manifest.schema import SecretModel
 from kapso_sync.model.desired import DotenvSecret, EnvSecret, FileSecret, GivenSecret
-from kapso_sync.model.functions import canonical_json
+from kapso_sync.model.json_values import canonical_json
 from kapso_sync.reconcile.desired import keyed_digest, secrets_digest
 from kapso_sync.sources.secrets import SecretMissing, SecretReader
 from tests.fuzz.archive import pack, unpack
