@@ -9,15 +9,15 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import httpx
 
 from kapso_sync import __version__
 from kapso_sync.api.base_url import other_base
+from kapso_sync.api.envelope import decode, error_text, is_json_error, is_name_taken, without_request
 from kapso_sync.api.json_answers import quickly_read
 from kapso_sync.api.rate_limiter import Permit, RateLimiter
-from kapso_sync.api.wire import decode, error_text, is_json_error, is_name_taken, without_request
 from kapso_sync.errors import (
     AnswerTooLarge,
     ApiConflict,
@@ -39,10 +39,12 @@ from kapso_sync.errors import (
 from kapso_sync.http_client import failure_reason, open_client
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
-from kapso_sync.model.functions import InvokeRequest
 from kapso_sync.model.json_values import Json
 from kapso_sync.network import AUTHORITY_HINT, PROXY_HINT, Network, is_unverified
 from kapso_sync.retry import Backoff, retry_after
+
+if TYPE_CHECKING:
+    from kapso_sync.model.functions import InvokeRequest  # a list alone needs no records
 
 MAX_RETRY_AFTER = 120.0
 MAX_ERROR_BYTES = 64 * 1024

@@ -10,17 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kapso_sync.api.wire import (
-    MESSAGE_LIMIT,
-    decode,
-    encode_function,
-    error_text,
-    parse_function,
-    parse_invocations,
-    parse_paging,
-    parse_records,
-    parse_time,
-)
+from kapso_sync.api.envelope import MESSAGE_LIMIT, decode, error_text, parse_paging, parse_records
+from kapso_sync.api.wire import encode_function, parse_function, parse_invocations, parse_time
 from kapso_sync.errors import ApiGarbled, Call
 from kapso_sync.model.functions import DeploymentStatus
 from kapso_sync.model.json_values import Json

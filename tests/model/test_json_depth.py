@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from kapso_sync.api.wire import CUT_DEPTH, MAX_VALUE_DEPTH, decode, parse_function, parse_list, parse_records
+from kapso_sync.api.envelope import CUT_DEPTH, decode, parse_records
+from kapso_sync.api.wire import MAX_VALUE_DEPTH, parse_function, parse_list
 from kapso_sync.errors import ApiGarbled, Call
 from kapso_sync.model.desired import Check
 from kapso_sync.model.functions import GarbledRecord, Invocation

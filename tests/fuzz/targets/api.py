@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from kapso_sync.api import wire
+from kapso_sync.api import envelope, wire
 from kapso_sync.api.references import Reference, users_in
 from kapso_sync.cli.json_documents import plan_document, report_document
 from kapso_sync.cli.markdown import plan_markdown
@@ -47,22 +47,22 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 def run_answer(data: bytes) -> None:
     """Read the bytes as each kind of answer, and plan from what is in it."""
-    said = wire.error_text(data)
+    said = envelope.error_text(data)
     if said is not None:
         check_printed(said.replace("\x00", ""), own="".join(set(said)))
-        if "\n" in said or len(said) > wire.MESSAGE_LIMIT + 1:
+        if "\n" in said or len(said) > envelope.MESSAGE_LIMIT + 1:
             raise BrokenPromise(f"an error of several lines or without an end: {said[:400]!r}")
-    wire.is_json_error(data), wire.is_name_taken(data)
+    envelope.is_json_error(data), envelope.is_name_taken(data)
     _plan(data)
     try:
-        value = wire.decode(data, CALL, 200)
+        value = envelope.decode(data, CALL, 200)
     except KapsoSyncError as error:
         print_error(error)
         return
-    wire.without_request("x" * 30, value)
-    paging = wire.parse_paging(value)
+    envelope.without_request("x" * 30, value)
+    paging = envelope.parse_paging(value)
     paging.more(1)
-    for read in (wire.parse_function, wire.parse_secrets, wire.parse_invocations, wire.parse_records):
+    for read in (wire.parse_function, wire.parse_secrets, wire.parse_invocations, envelope.parse_records):
         try:
             found: object = read(value, CALL)
         except KapsoSyncError as error:
@@ -74,8 +74,8 @@ def run_answer(data: bytes) -> None:
 def _plan(data: bytes) -> None:
     """Take the answer for the list of functions, and for the users of one: records that cannot be cost no other record."""
     try:
-        value = wire.decode(data, CALL, 200, cut=True)
-        listed = wire.parse_list(wire.parse_records(value, CALL), CALL)
+        value = envelope.decode(data, CALL, 200, cut=True)
+        listed = wire.parse_list(envelope.parse_records(value, CALL), CALL)
     except KapsoSyncError as error:
         print_error(error)
         return
