@@ -24,7 +24,7 @@ from kapso_sync.model.plan import Plan
 from kapso_sync.model.ports import EvidenceCollector, FunctionsApi
 from kapso_sync.model.pull import MappedFunction, files_of
 from kapso_sync.model.report import Report, Result
-from kapso_sync.model.settled import SettledPass
+from kapso_sync.model.settled import RecordedPass, SettledPass
 from kapso_sync.model.source import Snapshot
 from kapso_sync.model.state import DeploymentWatch, ReconcilerState
 from kapso_sync.model.status import DaemonStatus, FunctionStatus, function_document, same_objects, status_document
@@ -35,6 +35,7 @@ from kapso_sync.reconcile.plan.function_usage import unused_functions
 from kapso_sync.reconcile.plan.watching import MAX_LISTED
 from kapso_sync.sources.resolved import ResolvedSource
 from kapso_sync.sources.spec import SourceKind
+from kapso_sync.store import settled_pass
 from kapso_sync.store.database import StateStore
 from kapso_sync.store.history import History
 
@@ -278,6 +279,12 @@ class Session:
     async def evidence(self, watch: DeploymentWatch, failure: InvocationRecord) -> tuple[str, Evidence]:
         """Return the error of a failed invocation in one line, and its evidence. Raises `NotLeading`."""
         return await self._writing.evidence.of_watched(watch.function_id, watch.slug, failure)
+
+    def follows(self, recorded: RecordedPass) -> bool:
+        """Return whether nobody has written to the state after this pass, other than this session."""
+        if self._context is not None:
+            return self._context.store.follows(recorded)
+        return settled_pass.read(self.state_folder) == recorded
 
     def load_state(self) -> ReconcilerState:
         """Return what the state folder holds."""

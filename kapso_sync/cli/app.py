@@ -191,7 +191,7 @@ def sync(
         return unchanged
     from kapso_sync.cli import sync as sync_command
 
-    return sync_command.show_plan(args) if dry_run else sync_command.sync(args, calls_before=unchanged.api_calls)
+    return sync_command.show_plan(args, unchanged) if dry_run else sync_command.sync(args, unchanged)
 
 
 @app.command(epilog="Example: kapso-sync run https://github.com/acme/flows --path functions")
@@ -280,11 +280,13 @@ def plan(
         raise UsageError(f"both --json and --format {form} are given", hint="--json is short for --format json")
     overrides = PassOverrides(delete=frozenset(delete))
     args = PassArgs(context, context.load_settings(), overrides, only, None, json_output or form == "json")
-    if form in (None, "text") and markdown_file is None and isinstance(unchanged := plan_unchanged(args), int):
+    unchanged = plan_unchanged(args) if form in (None, "text") and markdown_file is None else None
+    if isinstance(unchanged, int):
         return unchanged
     from kapso_sync.cli import sync as sync_command
 
-    return sync_command.show_plan(args, detailed=detailed_exitcode, markdown=form == "markdown", markdown_file=markdown_file)
+    markdown = form == "markdown"
+    return sync_command.show_plan(args, unchanged, detailed=detailed_exitcode, markdown=markdown, markdown_file=markdown_file)
 
 
 @app.command(epilog="Example: kapso-sync validate ./functions --json")

@@ -20,15 +20,14 @@ from kapso_sync.model.report import Report, Result
 from kapso_sync.model.source import REMOTE_MAP, Snapshot
 from kapso_sync.reconcile.cycle import PassRequest
 from kapso_sync.session import Session
+from kapso_sync.wiring.earlier import earlier_list
 from kapso_sync.wiring.engine import open_session
 from kapso_sync.wiring.remote_map import write_remote_map
+from kapso_sync.wiring.unchanged import DuePass
 
 
-def sync(args: PassArgs, *, calls_before: int = 0) -> int:
-    """Make Kapso match the source, and print the report; write the map of the Kapso CLI afterwards if it is wanted.
-
-    ``calls_before`` is as in `PassRequest`.
-    """
+def sync(args: PassArgs, due: DuePass) -> int:
+    """Make Kapso match the source, and print the report; write the map of the Kapso CLI afterwards if it is wanted."""
     settings = args.settings
     snapshots: list[Snapshot] = []
 
@@ -49,7 +48,7 @@ def sync(args: PassArgs, *, calls_before: int = 0) -> int:
                     args.expect,
                     args.overrides,
                     on_read=snapshots.append,
-                    calls_before=calls_before,
+                    earlier=earlier_list(due, session),
                     recognisable=True,
                 )
                 report = await session.sync(request)
@@ -101,14 +100,22 @@ async def _session_or_daemon(args: PassArgs, opening: AbstractAsyncContextManage
         yield session
 
 
-def show_plan(args: PassArgs, *, detailed: bool = False, markdown: bool = False, markdown_file: Path | None = None) -> int:
+def show_plan(
+    args: PassArgs,
+    due: DuePass | None = None,
+    *,
+    detailed: bool = False,
+    markdown: bool = False,
+    markdown_file: Path | None = None,
+) -> int:
     """Print what a sync would do, and write it as Markdown into a file if one is given; write nothing else."""
     settings = args.settings
 
     async def work() -> int:
         bus = args.context.event_bus(settings)
         async with open_session(settings, bus, writes=False) as session:
-            plan = await session.plan(PassRequest("plan", args.only, args.expect, args.overrides))
+            earlier = earlier_list(due, session) if due is not None else None
+            plan = await session.plan(PassRequest("plan", args.only, args.expect, args.overrides, earlier=earlier))
         plan = plan.advised(args.context.advise)
         if markdown_file is not None:
             _write_markdown(markdown_file, args.context.stdout().safe_markdown(_markdown(plan, args)))

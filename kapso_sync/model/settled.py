@@ -25,13 +25,11 @@ class SettledPass:
 class RecordedPass:
     """A settled pass as the state folder keeps it until somebody writes there.
 
-    ``circumstances`` is a digest of everything else that it depended on. ``steady`` is False if the pass before it differed in
-    nothing but Kapso's list: one that is never the same twice proves nothing, and need not be asked for. ``status`` is the
-    status after the pass, without its functions, and ``recorded_at`` when that was.
+    ``circumstances`` is a digest of everything else that it depended on. ``status`` is the status after the pass, without its
+    functions, and ``recorded_at`` when that was.
     """
 
     settled: SettledPass
     circumstances: str
-    steady: bool
     status: Mapping[str, Any]
     recorded_at: Json

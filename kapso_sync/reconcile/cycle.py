@@ -33,7 +33,7 @@ from kapso_sync.model.settled import SettledPass
 from kapso_sync.model.source import Snapshot
 from kapso_sync.model.state import ReconcilerState
 from kapso_sync.reconcile.apply.function_users import look_up_usage
-from kapso_sync.reconcile.observe import ListAhead, list_secrets_before, observe
+from kapso_sync.reconcile.observe import EarlierList, ListAhead, list_secrets_before, observe
 from kapso_sync.reconcile.plan.deletion_grace import Timestamps, defer_deletions
 from kapso_sync.reconcile.plan.guard import Guarded, Limits, block_used_deletions, guard, select
 from kapso_sync.reconcile.plan.observed import Observed
@@ -66,9 +66,9 @@ class PassRequest:
     ``trigger`` names the person or program that asked for the pass. ``only`` limits the pass to these slugs. ``expect`` is the
     digest that the plan must have. ``overrides`` is what a person allows for this pass. ``filter_plan`` is a pure function that
     may block steps. ``on_read`` is called once with what was read of the source, and ``on_planned`` with the plan that will be
-    carried out. ``calls_before`` is the number of calls that were made to learn that the pass is due, and with ``recognisable``
-    the report says if the next one need not be made. Set ``superseded`` when a newer revision is known: then the pass starts
-    nothing new and does not wait for deployments.
+    carried out. ``earlier`` is what was asked of Kapso before the pass, and with ``recognisable`` the report says if the next
+    pass need not be made. Set ``superseded`` when a newer revision is known: then the pass starts nothing new and does not wait
+    for deployments.
     """
 
     trigger: str = "sync"
@@ -79,7 +79,7 @@ class PassRequest:
     on_read: Callable[[Snapshot], None] = lambda _: None
     on_planned: Callable[[Plan], None] = lambda _: None
     superseded: asyncio.Event = field(default_factory=asyncio.Event)
-    calls_before: int = 0
+    earlier: EarlierList | None = None
     recognisable: bool = False
 
 
@@ -133,7 +133,7 @@ async def reconcile(deps: PassDeps, executor: Executor, request: PassRequest) ->
         emit_failure(deps.emit, error)
         raise
     seconds = deps.clock.monotonic() - started
-    made = deps.api.calls - calls + request.calls_before
+    made = deps.api.calls - calls + (len(request.earlier.calls) if request.earlier is not None else 0)
     report = replace(report, api_calls=made, seconds=seconds, settled=planned.settled)
     emit_report(deps.emit, report)
     return report
@@ -152,7 +152,9 @@ async def plan_pass(deps: PassDeps, request: PassRequest) -> PlannedPass:
     policy = deps.policy.overridden(request.overrides)
     limits = replace(deps.limits, allow_recreate=deps.limits.allow_recreate or request.overrides.allow_recreate)
     _check_only(request, policy)
-    async with ListAhead(deps.api, deps.clock) as ahead:
+    for call in request.earlier.calls if request.earlier is not None else ():
+        deps.emit(call)
+    async with ListAhead(deps.api, deps.clock, request.earlier) as ahead:
         snapshot = await _read_source(deps, ahead)
         request.on_read(snapshot)
         state = deps.load_state()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Self
 
 from kapso_sync.errors import ApiNotFound, ApiUnsupported
+from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import Desired
 from kapso_sync.model.functions import CODE, DeploymentStatus, FunctionList, RemoteFunction
@@ -25,15 +26,30 @@ MAX_LIST_AGE = 30.0
 """Seconds after which a list that was read ahead is read again: somebody may have changed a function since."""
 
 
+@dataclass(frozen=True, slots=True)
+class EarlierList:
+    """What was asked of Kapso before a pass, to learn that it is due: the ``calls``, and the list, if they gave one.
+
+    ``read_at`` is a time of the monotonic clock. ``is_current`` returns whether nobody has written to the state since: a list
+    from before would lack what the state has.
+    """
+
+    calls: tuple[events.ApiCalled, ...]
+    functions: FunctionList | None
+    read_at: float
+    is_current: Callable[[], bool]
+
+
 class ListAhead:
     """Kapso's list, which is read while git transfers a revision, or while its code is built: neither waits for the other.
 
-    What was read ahead and not taken is dropped at the end of the block.
+    ``earlier`` may have it already. What was read ahead and not taken is dropped at the end of the block.
     """
 
-    def __init__(self, api: FunctionsApi, clock: Clock) -> None:
+    def __init__(self, api: FunctionsApi, clock: Clock, earlier: EarlierList | None = None) -> None:
         self._api = api
         self._clock = clock
+        self._earlier = earlier
         self._reading: asyncio.Task[FunctionList] | None = None
         self._read_at = 0.0
 
@@ -46,8 +62,8 @@ class ListAhead:
             await asyncio.gather(self._reading, return_exceptions=True)
 
     def begin(self) -> None:
-        """Start to read the list, unless it is being read already."""
-        if self._reading is None:
+        """Start to read the list, unless it is being read already, or there may be an earlier one."""
+        if self._reading is None and (self._earlier is None or self._earlier.functions is None):
             self._reading = asyncio.create_task(self._read(), name="list-ahead")
 
     async def _read(self) -> FunctionList:
@@ -56,12 +72,15 @@ class ListAhead:
         return found
 
     async def take(self) -> FunctionList:
-        """Return the list, read ahead or now. Raises `ApiError`."""
-        if self._reading is None:
+        """Return the list, read earlier, ahead or now; it follows the state, which is loaded already. Raises `ApiError`."""
+        found, read_at = None, 0.0
+        if self._reading is not None:
+            found, read_at = await self._reading, self._read_at
+        elif self._earlier is not None and self._earlier.is_current():
+            found, read_at = self._earlier.functions, self._earlier.read_at
+        if found is None or self._clock.monotonic() - read_at > MAX_LIST_AGE:
             return await self._api.list_records()
-        found = await self._reading
-        too_old = self._clock.monotonic() - self._read_at > MAX_LIST_AGE
-        return await self._api.list_records() if too_old else found
+        return found
 
 
 async def observe(  # noqa: PLR0913 - what a pass has at hand

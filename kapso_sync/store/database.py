@@ -78,7 +78,7 @@ class StateStore:
                     raise
                 self.set_aside = _set_aside(folder / DATABASE_NAME, now())
                 self._db, owned = _open(folder / DATABASE_NAME, patience)
-            self._settled = settled_pass.take(self._db)
+            self._followed = settled_pass.take(self._db)
         self._records = _Records(owned)
 
     def __enter__(self) -> Self:
@@ -86,6 +86,10 @@ class StateStore:
 
     def __exit__(self, *_: object) -> None:
         self._db.close()
+
+    def follows(self, recorded: RecordedPass) -> bool:
+        """Return whether nobody wrote to the state after this pass before it was opened here."""
+        return self._followed == recorded
 
     def load_state(self) -> ReconcilerState:
         """Return everything remembered; records are read once, at the start: nobody else writes them while we hold the lock."""
@@ -189,7 +193,7 @@ class StateStore:
         self._recorded = document.get("now")
         kept = None
         if settled is not None:
-            kept = settled_pass.following(self._settled, settled, circumstances, _without_functions(document))
+            kept = RecordedPass(settled, circumstances, _without_functions(document), document.get("now"))
         self._end_pass("last_pass", text, drops=LATER, settled=kept)
 
     def record_later_pass(self, document: Mapping[str, Json]) -> None:

@@ -25,13 +25,13 @@ def read(folder: Path) -> RecordedPass | None:
 
 
 def take(db: sqlite3.Connection) -> RecordedPass | None:
-    """Return the pass that is kept, and keep it no longer. Raises `sqlite3.Error`."""
-    kept = _kept(db)
-    if kept is None:
+    """Return the pass that is kept, if it is to be relied on, and keep it no longer. Raises `sqlite3.Error`."""
+    if _kept(db) is None:
         return None
+    recorded = _current(db)
     with db:
         db.execute("DELETE FROM meta WHERE key = ?", (_KEY,))
-    return _decoded(kept)
+    return recorded
 
 
 def put(db: sqlite3.Connection, recorded: RecordedPass | None) -> None:
@@ -39,15 +39,6 @@ def put(db: sqlite3.Connection, recorded: RecordedPass | None) -> None:
     db.execute("DELETE FROM meta WHERE key = ?", (_KEY,))
     if recorded is not None:
         db.execute("INSERT INTO meta VALUES (?, ?)", (_KEY, json.dumps(dataclasses.asdict(recorded))))
-
-
-def following(
-    before: RecordedPass | None, settled: SettledPass, circumstances: str, status: Mapping[str, Json]
-) -> RecordedPass:
-    """Return the record of a pass that followed ``before``, made in these circumstances, with the status after it."""
-    same = before is not None and (before.circumstances, before.settled.snapshot) == (circumstances, settled.snapshot)
-    steady = not same or (before is not None and before.settled.listed == settled.listed)
-    return RecordedPass(settled, circumstances, steady, status, status.get("now"))
 
 
 def record_again(folder: Path, recorded: RecordedPass, status: Mapping[str, Json]) -> None:

@@ -6,6 +6,7 @@ the same, so is the plan. What that saves is to load the planner and everything 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import hmac
@@ -16,10 +17,11 @@ from pathlib import Path
 
 from kapso_sync import __version__
 from kapso_sync.api.base_url import parse_base_url
-from kapso_sync.api.client import KapsoClient
+from kapso_sync.api.pages import UnparsedList, read_unparsed_list
 from kapso_sync.clock import SystemClock
 from kapso_sync.errors import ApiError, KapsoSyncError
 from kapso_sync.model import events
+from kapso_sync.model.clock import Clock
 from kapso_sync.model.json_values import Json
 from kapso_sync.model.settled import RecordedPass
 from kapso_sync.model.source import Revision
@@ -55,11 +57,23 @@ class UnchangedPass:
     events: tuple[events.Event, ...] = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DuePass:
-    """A pass that has to be made, for which this number of calls was made to learn that."""
+    """A pass that has to be made, and what was asked of Kapso to learn that.
 
-    api_calls: int = 0
+    ``calls`` are the calls, and ``listed`` is the list that they gave at ``read_at``, a time of the monotonic clock; None if
+    they gave none. It goes with the state that the ``recorded`` pass left.
+    """
+
+    calls: tuple[events.ApiCalled, ...] = field(default=(), repr=False)
+    listed: UnparsedList | None = None
+    read_at: float = 0.0
+    recorded: RecordedPass | None = field(default=None, repr=False)
+
+    def take_list(self) -> UnparsedList | None:
+        """Return the list, and keep it no longer: it is large, and the pass needs it in another form."""
+        listed, self.listed = self.listed, None
+        return listed
 
 
 def circumstances(settings: Settings, owner: str, root: Path, base_url: str) -> str:
@@ -88,7 +102,7 @@ async def find_unchanged(settings: Settings, redactor: Redactor, *, writes: bool
 async def _find(settings: Settings, redactor: Redactor, *, writes: bool, trigger: str) -> UnchangedPass | DuePass:
     if settings.notices:
         return DuePass()
-    clock, happened = SystemClock(), list[events.Event]()
+    clock, happened, called = SystemClock(), list[events.Event](), list[events.Event]()
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
     spec = source_spec(settings)
     folder = state_folder(settings, base_url, spec)
@@ -99,41 +113,48 @@ async def _find(settings: Settings, redactor: Redactor, *, writes: bool, trigger
     # Another process may have held the folder since it was read, and have changed the record.
     with held(folder, clock.now()) if writes else contextlib.nullcontext():
         recorded = settled_pass.read(folder)
-        if recorded is None or not recorded.steady:
+        if recorded is None:
             return DuePass()
         started, started_at = clock.monotonic(), clock.now()
         source = await resolve_folder(settings, spec, folder, happened.append)
         if recorded.circumstances != circumstances(settings, source.owner, folder.parent, base_url):
             return DuePass()
-        snapshot = await source.source.fetch()
-        if recorded.settled.snapshot != snapshot.digest:
-            return DuePass()
         redactor.add(settings.key())
         redactor.add(settings.git_password())  # a folder needs none, but every pass reports one that cannot be read
-        network = find_network(settings, redactor)
-        # The pass repeats what fails, and says so meanwhile; to repeat it here as well would take twice as long to report.
-        transport = make_transport(settings, network, base_url, clock, emit=happened.append, redactor=redactor, attempts=1)
-        async with transport:
-            try:
-                same = recorded.settled.listed == await KapsoClient(transport).list_digest()
-            except ApiError:
-                same = False
-        if not same:
-            return DuePass(transport.calls)
+        # Neither waits for the other: the folder is read in a thread.
+        snapshot, listed = await asyncio.gather(
+            source.source.fetch(), _list(settings, base_url, clock, redactor, called.append)
+        )
+        calls = tuple(event for event in called if isinstance(event, events.ApiCalled))
+        if listed is None or (snapshot.digest, listed.digest) != (recorded.settled.snapshot, recorded.settled.listed):
+            return DuePass(calls, listed, started, recorded)
         found = UnchangedPass(
             spec.location,
             source.owner,
             snapshot.revision,
             recorded.settled.functions,
-            transport.calls,
+            len(calls),
             clock.monotonic() - started,
             new_id() if writes else None,
-            (*happened, events.PlanComputed(summary=recorded.status["last_pass"]["summary"], functions=())),
+            (*happened, *called, events.PlanComputed(summary=recorded.status["last_pass"]["summary"], functions=())),
         )
         if not writes:
             return found
         settled_pass.record_again(folder, recorded, _status_after(recorded, found, trigger, started_at, clock.now()))
         return replace(found, events=(events.ReconcileStarted(trigger=trigger), *found.events, _finished(found)))
+
+
+async def _list(
+    settings: Settings, base_url: str, clock: Clock, redactor: Redactor, emit: events.Listener
+) -> UnparsedList | None:
+    """Return Kapso's list, or None if it cannot be read; raises `ConfigError`."""
+    network = await asyncio.to_thread(find_network, settings, redactor)
+    # The pass repeats what fails, and says so meanwhile; to repeat it here as well would take twice as long to report.
+    async with make_transport(settings, network, base_url, clock, emit=emit, redactor=redactor, attempts=1) as transport:
+        try:
+            return await read_unparsed_list(transport)
+        except ApiError:
+            return None
 
 
 def _status_after(

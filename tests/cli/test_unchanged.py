@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import re
@@ -17,12 +18,16 @@ from typing import Any
 
 import pytest
 
-from kapso_sync.settings import load_settings
+from kapso_sync.settings import Settings, load_settings
 from kapso_sync.store.connection import DATABASE_NAME
 from kapso_sync.store.database import StateStore
 from kapso_sync.store.lock import held
+from kapso_sync.telemetry.event_bus import EventBus
+from kapso_sync.telemetry.logs import LogSettings
 from kapso_sync.telemetry.redact import Redactor
-from kapso_sync.wiring.unchanged import UnchangedPass, find_unchanged
+from kapso_sync.wiring.earlier import earlier_list
+from kapso_sync.wiring.engine import open_session
+from kapso_sync.wiring.unchanged import DuePass, UnchangedPass, find_unchanged
 from tests.clock import VirtualClock
 from tests.program import answering, git, kapso_sync, write_functions
 from tests.served import Served
@@ -53,9 +58,31 @@ class Bench:
 
     def found(self, *, writes: bool = False) -> UnchangedPass | None:
         """The pass that need not be made, if the next one need not."""
-        settings = load_settings({"source": str(self.folder)}, environment=self.environment)
-        found = asyncio.run(find_unchanged(settings, Redactor(), writes=writes, trigger="sync"))
+        found = self._find(writes=writes)
         return found if isinstance(found, UnchangedPass) else None
+
+    def due(self) -> DuePass:
+        """The pass that has to be made."""
+        found = self._find(writes=False)
+        assert isinstance(found, DuePass)
+        return found
+
+    def _find(self, *, writes: bool) -> UnchangedPass | DuePass:
+        return asyncio.run(find_unchanged(self._settings, Redactor(), writes=writes, trigger="sync"))
+
+    def follows(self, due: DuePass, *, writes: bool) -> bool:
+        """Whether the list that the pass would use is that of the state that a session finds."""
+        bus = EventBus(LogSettings(), io.StringIO(), VirtualClock(), Redactor())
+
+        async def ask() -> bool:
+            async with open_session(self._settings, bus, writes=writes) as session:
+                return earlier_list(due, session).is_current()
+
+        return asyncio.run(ask())
+
+    @property
+    def _settings(self) -> Settings:
+        return load_settings({"source": str(self.folder)}, environment=self.environment)
 
     @property
     def state(self) -> Path:
@@ -352,19 +379,54 @@ def test_a_document_is_that_of_a_pass_that_is_made(bench: Bench) -> None:
     assert [function["slug"] for function in ran.document["functions"]] == ["greet", "part"]
 
 
-def test_a_list_that_is_never_the_same_is_not_asked_for_twice(bench: Bench) -> None:
-    """Such as one in which others work all the time: the first pass costs a second list, and the next ones none."""
+DUE = {
+    "git": change_code,
+    "Kapso": lambda bench: bench.kapso.edit("greet", code=answering("drift")),
+    "a function of others": add_function_on_kapso,
+}
+"""What has changed, so that a pass is due."""
+
+
+@pytest.mark.parametrize("what", DUE)
+@pytest.mark.parametrize("command", ["plan", "sync"])
+def test_a_pass_that_is_due_does_not_read_the_list_again(bench: Bench, command: str, what: str) -> None:
+    """What was read to learn that it is due is what it works with; it is counted and logged like its own calls."""
+    bench.environment["KAPSO_SYNC_LOG_LEVEL"] = "debug"
+    DUE[what](bench)
+    bench.kapso.forget_requests()
+    ran = kapso_sync(command, str(bench.folder), environment=bench.environment)
+    calls = bench.kapso.calls()
+    assert ran.code == 0, ran
+    writes = [number for number, call in enumerate(calls) if not call.startswith("GET")]
+    assert bool(writes) is (command == "sync" and what != "a function of others")
+    assert calls[: writes[0] if writes else None].count("GET /functions") == 1
+    assert len([event for event in ran.events if event["event"] == "api.called"]) == len(calls)
+    if command == "sync":
+        assert ran.events[-1]["api_calls"] == len(calls)
+        assert len({event["reconcile_id"] for event in ran.events}) == 1
+
+
+def test_a_list_that_is_never_the_same_costs_no_call_more(bench: Bench) -> None:
+    """Such as one in which others work all the time."""
     add_function_on_kapso(bench)
     bench.settle()
-    calls = []
-    for name in ("one", "two", "three", "three", "three"):
+    for name in ("one", "two", "three"):
         bench.kapso.edit("other", name=name)
         bench.kapso.forget_requests()
-        said = re.match(r"2 in sync\. (\d) API calls?, ", bench.sync())
-        calls.append(len(bench.kapso.calls()))
-        assert said is not None, "it is in sync"
-        assert int(said[1]) == calls[-1], "each call is counted"
-    assert calls == [2, 1, 1, 1, 1]
+        assert re.match(r"2 in sync\. 1 API call, ", bench.sync())
+        assert len(bench.kapso.calls()) == 1
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_a_list_is_not_used_with_the_state_that_another_process_left(bench: Bench, *, writes: bool) -> None:
+    """It would lack what that one created: a pass would take it for deleted, and create it again."""
+    change_code(bench)
+    due = bench.due()
+    assert due.listed is not None
+    assert bench.follows(due, writes=writes)
+    due = bench.due()
+    bench.sync()
+    assert not bench.follows(due, writes=writes)
 
 
 def with_field(document: dict[str, Any], *keys: str) -> str:
@@ -383,7 +445,7 @@ GARBLED: dict[str, Callable[[dict[str, Any]], str | bytes]] = {
     "nested too deeply": lambda _: "[" * 100_000,
     "not UTF-8": lambda _: b"\xff\xfe{}",
     "a field more": lambda document: json.dumps({**document, "more": 1}),
-    "a field less": lambda document: json.dumps({name: value for name, value in document.items() if name != "steady"}),
+    "a field less": lambda document: json.dumps({name: value for name, value in document.items() if name != "circumstances"}),
     "another number of functions": lambda document: with_field(document, "settled", "functions"),
     "another status": lambda document: with_field(document, "status"),
     "another summary": lambda document: with_field(document, "status", "last_pass", "summary"),

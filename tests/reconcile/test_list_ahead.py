@@ -8,8 +8,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from kapso_sync.errors import Location, ManifestInvalid, Problem, SourceUnavailable
+from kapso_sync.model.events import ApiCalled
 from kapso_sync.model.source import Revision, Snapshot
-from kapso_sync.reconcile.observe import MAX_LIST_AGE
+from kapso_sync.reconcile.cycle import PassRequest
+from kapso_sync.reconcile.observe import MAX_LIST_AGE, EarlierList
 from tests.builders import desired, want
 from tests.reconcile.passes import Bench
 
@@ -90,3 +92,21 @@ async def test_a_transfer_that_fails_is_the_error_whatever_became_of_the_list(be
     with pytest.raises(SourceUnavailable, match="the line broke"):
         await bench.plan(desired(want("greet")))
     assert asyncio.all_tasks() == running
+
+
+@pytest.mark.parametrize("age", [0.0, MAX_LIST_AGE + 1])
+@pytest.mark.parametrize("current", [False, True])
+async def test_an_earlier_list_is_used_while_it_is_young_and_goes_with_the_state(
+    bench: Bench, *, age: float, current: bool
+) -> None:
+    """Else the list is read again; what was called for it counts in any case."""
+    listed = await bench.api.list_records()
+    call = ApiCalled(method="GET", route="/functions", status=200, duration_ms=1)
+    earlier = EarlierList((call,), listed, bench.clock.monotonic(), lambda: current)
+    await bench.clock.sleep(age)
+    before = len(bench.api.log)
+    report = await bench.sync(desired(want("greet")), PassRequest(earlier=earlier))
+    made = [entry[0] for entry in bench.api.log[before:]]
+    assert (report.count("create"), report.api_calls) == (1, len(made) + 1)
+    assert made[0] == ("POST" if current and not age else "GET")
+    assert bench.events.index(call) == 1, "it is logged after the pass has begun"
