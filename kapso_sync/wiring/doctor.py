@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from kapso_sync import __version__
-from kapso_sync.api import KapsoClient, parse_base_url
-from kapso_sync.api.base_url import sibling_base
+from kapso_sync.api.base_url import parse_base_url, sibling_base
+from kapso_sync.api.client import KapsoClient
 from kapso_sync.clock import SystemClock
 from kapso_sync.doctor.api_questions import ApiDoctor
 from kapso_sync.model.ports import FunctionsApi

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kapso_sync import __version__
-from kapso_sync.api import KapsoClient, parse_base_url
+from kapso_sync.api.base_url import parse_base_url
+from kapso_sync.api.client import KapsoClient
 from kapso_sync.clock import SystemClock
 from kapso_sync.errors import KapsoSyncError, Notice
 from kapso_sync.model import events

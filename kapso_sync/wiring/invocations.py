@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kapso_sync.api import KapsoClient
+from kapso_sync.api.client import KapsoClient
 from kapso_sync.clock import SystemClock
 from kapso_sync.invocations.follow import Look, follow
 from kapso_sync.invocations.places import InvocationPlacer, LocalBuilds

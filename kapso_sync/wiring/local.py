@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from kapso_sync.api import parse_base_url
+from kapso_sync.api.base_url import parse_base_url
 from kapso_sync.clock import SystemClock
 from kapso_sync.daemon.watcher import FileWatcher
 from kapso_sync.errors import UsageError

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kapso_sync.api import parse_base_url
+from kapso_sync.api.base_url import parse_base_url
 from kapso_sync.clock import SystemClock
 from kapso_sync.errors import SourceMissing, UsageError
 from kapso_sync.manifest import json_schema

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kapso_sync.api import parse_base_url
+from kapso_sync.api.base_url import parse_base_url
 from kapso_sync.build import check_types
 from kapso_sync.build.packages import NOT_CACHED
 from kapso_sync.clock import SystemClock

@@ -8,7 +8,9 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kapso_sync.api import KapsoClient, RateLimiter, Transport, TransportSettings
+from kapso_sync.api.client import KapsoClient
+from kapso_sync.api.rate_limiter import RateLimiter
+from kapso_sync.api.transport import Transport, TransportSettings
 from kapso_sync.model import events
 from tests.clock import VirtualClock
 

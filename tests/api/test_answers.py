@@ -14,11 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kapso_sync.api import TransportSettings
 from kapso_sync.api.client import MAX_INVOKE_BYTES, MAX_RECORD_BYTES, MAX_SECRETS_BYTES
 from kapso_sync.api.json_answers import read_json
 from kapso_sync.api.pages import MAX_RECORDS
-from kapso_sync.api.transport import MAX_ERROR_BYTES
+from kapso_sync.api.transport import MAX_ERROR_BYTES, TransportSettings
 from kapso_sync.errors import AnswerTooLarge, ApiError, ApiGarbled, ApiRejected, ApiUnavailable
 from kapso_sync.model.functions import InvokeRequest
 from kapso_sync.model.json_values import Json

@@ -9,7 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from kapso_sync.api import KapsoClient, TransportSettings, parse_base_url
+from kapso_sync.api.base_url import parse_base_url
+from kapso_sync.api.client import KapsoClient
+from kapso_sync.api.transport import TransportSettings
 from kapso_sync.emulator.faults import Rule
 from kapso_sync.emulator.server import Emulator
 from kapso_sync.emulator.values import JsonObject

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kapso_sync.api import RateLimiter
+from kapso_sync.api.rate_limiter import RateLimiter
 from tests.clock import VirtualClock
 
 WINDOW = 60.0

@@ -10,8 +10,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from kapso_sync import __version__
-from kapso_sync.api import TransportSettings
-from kapso_sync.api.transport import ApiRequest, ApiResponse
+from kapso_sync.api.transport import ApiRequest, ApiResponse, TransportSettings
 from kapso_sync.errors import (
     ApiConflict,
     ApiError,

@@ -17,7 +17,9 @@ from typing import Any
 
 import httpx
 
-from kapso_sync.api import KapsoClient, RateLimiter, Transport, TransportSettings
+from kapso_sync.api.client import KapsoClient
+from kapso_sync.api.rate_limiter import RateLimiter
+from kapso_sync.api.transport import Transport, TransportSettings
 from kapso_sync.emulator.deps import Deployer, EmulatorDeps
 from kapso_sync.emulator.faults import Faults
 from kapso_sync.emulator.limiter import FixedWindow

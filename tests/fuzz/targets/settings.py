@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kapso_sync.api import parse_base_url
-from kapso_sync.api.base_url import other_base, platform_base, sibling_base
+from kapso_sync.api.base_url import other_base, parse_base_url, platform_base, sibling_base
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.settings import VARIABLES, Settings, load_settings
 from kapso_sync.sources.spec import parse_source
