@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -26,36 +27,45 @@ _MAX_NOTE_BYTES = 4096
 def held(folder: Path, started: datetime) -> Iterator[None]:
     """Lock the state folder, which is created if it is missing.
 
-    Raises `StateLocked`, naming the holder's pid and host, `StateUnusable` when the folder cannot be written, and
-    `StateExposed` when others may write it.
+    Raises `StateLocked`, naming the holder's pid and host, `StateUnusable` when the folder cannot be written or its file system
+    has no locks, and `StateExposed` when others may write it.
     """
-    from filelock import FileLock, Timeout  # noqa: PLC0415 - who only reads holds no lock, and it takes a megabyte
-
-    lock = FileLock(folder / LOCK_NAME, mode=0o600)
-    try:
-        open_private(folder)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise StateLocked(
-            f"another kapso-sync holds the state folder {folder}: {holder(folder)}",
-            hint="wait until it has ended, or stop it",
-        ) from None
-    except OSError as error:
-        hint = writing_hint(error, "make the folder writable, or set KAPSO_SYNC_STATE_DIR")
-        raise StateUnusable(
-            f"the state folder {folder} cannot be used: {error.strerror or error}",
-            hint=f"nothing is written to Kapso without a journal: {hint}",
-        ) from error
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            open_private(folder)
+            descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            stack.callback(os.close, descriptor)  # which ends the lock, too
+            _lock(descriptor)
+        except BlockingIOError:
+            raise StateLocked(
+                f"another kapso-sync holds the state folder {folder}: {holder(folder)}",
+                hint="wait until it has ended, or stop it",
+            ) from None
+        except OSError as error:
+            hint = writing_hint(error, "make the folder writable, or set KAPSO_SYNC_STATE_DIR")
+            raise StateUnusable(
+                f"the state folder {folder} cannot be used: {error.strerror or error}",
+                hint=f"nothing is written to Kapso without a journal: {hint}",
+            ) from error
+        stack.callback(_forget_holder, folder)
         since = started.isoformat(timespec="seconds")
         note = {"pid": os.getpid(), "born": process_birth(os.getpid()), "host": socket.gethostname(), "since": since}
         with contextlib.suppress(StateUnusable):
             write_private(folder / HOLDER_NAME, json.dumps(note))
         yield
-    finally:
-        with contextlib.suppress(OSError):
-            (folder / HOLDER_NAME).unlink(missing_ok=True)
-        lock.release()
+
+
+def _lock(descriptor: int) -> None:
+    """Lock an open file; raises `BlockingIOError` if another process has locked it, and OSError."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except PermissionError as error:
+        raise BlockingIOError from error  # what some file systems say in place of EAGAIN
+
+
+def _forget_holder(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        (folder / HOLDER_NAME).unlink(missing_ok=True)
 
 
 def is_held(folder: Path) -> bool:

@@ -83,7 +83,7 @@ def test_a_plan_of_a_folder_imports_nothing_that_it_does_not_use(tmp_path: Path)
             "kapso_sync.status",
         ),
         *("apscheduler", "starlette", "uvicorn", "prometheus_client", "watchfiles", "git", "apprise", "dotenv"),
-        *("kapso_sync.status", "regex", "filelock", "platformdirs", "tree_sitter_typescript"),
+        *("kapso_sync.status", "regex", "platformdirs", "tree_sitter_typescript"),
     )
     script = (
         "import sys\nfrom kapso_sync.cli.app import run_command_line\ncode = run_command_line(['plan', sys.argv[1]])\n"

@@ -62,6 +62,14 @@ def test_a_killed_process_releases_the_lock(tmp_path: Path, other: subprocess.Po
     assert not (tmp_path / HOLDER_NAME).exists()
 
 
+def test_a_lock_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    """Whoever put it there would choose which file is made, and who is kept out."""
+    (tmp_path / LOCK_NAME).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StateUnusable, match="cannot be used"), held(tmp_path, DAWN):
+        pass
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_a_folder_is_held_while_its_holder_lives(tmp_path: Path, other: subprocess.Popen[str]) -> None:
     """Not by a process that was killed, although its note is still there; one on another host is believed."""
     assert is_held(tmp_path)
