@@ -69,7 +69,7 @@ class FilesBeneath:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._opened = ExitStack()
-        self._parent: PurePath | None = None
+        self._parent: str | None = None
         self._descriptor = -1
 
     def __enter__(self) -> Self:
@@ -78,15 +78,15 @@ class FilesBeneath:
     def __exit__(self, *_: object) -> None:
         self._opened.close()
 
-    def read(self, path: PurePath, limit: int) -> bytes:
+    def read(self, path: str, limit: int) -> bytes:
         """Return the content of a regular file at ``path`` below the folder; raises like `read_beneath`."""
-        parent = path.parent
+        parent, _, name = path.rpartition("/")  # a PurePath takes longer than to read a small file
         if parent != self._parent:
             self._parent = None
             self._opened.close()
-            self._descriptor = self._opened.enter_context(opened_beneath(self.folder, parent))
+            self._descriptor = self._opened.enter_context(opened_beneath(self.folder, PurePath(parent)))
             self._parent = parent
-        return read_at(self._descriptor, path.name, limit)
+        return read_at(self._descriptor, name, limit)
 
 
 def read_at(descriptor: int, name: str, limit: int) -> bytes:

@@ -146,18 +146,17 @@ class _Site:
 
 @dataclass(frozen=True, slots=True)
 class _Alone:
-    """What was found of an entry whose only file goes up as it is: it holds for that entry and that content again."""
+    """What was found of an entry whose only file goes up as it is: it holds for that entry and content of that digest again."""
 
     entry: Entry
-    content: bytes
     digest: str
     shape: Shape
     style: CodeStyle | None
     notices: tuple[Notice, ...]
 
-    def function(self) -> DesiredFunction:
-        """Return the function."""
-        made = DesiredFunction(self.entry, self.content.decode("utf-8"), style=self.style)
+    def function(self, content: bytes) -> DesiredFunction:
+        """Return the function with this content of its file."""
+        made = DesiredFunction(self.entry, content.decode("utf-8"), style=self.style)
         return made.hashed(f"sha256:{self.digest}")
 
 
@@ -215,8 +214,8 @@ class Builder:
         content = site.content(entry.file)
         site.used.add(entry.file)
         known = self._alone.get(entry.slug)
-        if known is not None and known.entry is entry and known.content is content:
-            self._shapes.keep(entry.file, content, known.digest, known.shape)
+        if known is not None and known.entry is entry and known.digest == self._shapes.digest(entry.file, content):
+            self._shapes.keep(entry.file, known.digest, known.shape)
             self._take_alone(known, site)
             return
         fault = encoding_diagnostic(entry.file, content) or _no_code(entry.file)
@@ -242,7 +241,7 @@ class Builder:
         if plain and not faults and closure.files == (entry.file,) and len(content) <= MAX_CODE_BYTES:
             digest, style = self._shapes.digest(entry.file, content), self._final_style(entry, sloppy=shape.sloppy is not None)
             found += size_notices(len(content), entry.file)
-            self._take_alone(_Alone(entry, content, digest, shape, style, tuple(found)), site)
+            self._take_alone(_Alone(entry, digest, shape, style, tuple(found)), site)
             return
         site.notices += [*found, *(() if plain else self._config_notices(site, closure))]
         if faults:
@@ -280,7 +279,7 @@ class Builder:
                 broken = replace(shape, error=error, confirmed=True)
                 site.refuse(entry, [fault for fault in [syntax_diagnostic(broken, entry.file)] if fault is not None])
             elif entry.slug in site.alone:
-                site.results[entry.slug] = site.alone[entry.slug].function()
+                site.results[entry.slug] = site.alone[entry.slug].function(files[entry.file])
             else:
                 built = Built(files[entry.file].decode("utf-8"))
                 self._accept(entry, built, site, compiled=False, sloppy=shape.sloppy is not None)

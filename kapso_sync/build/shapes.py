@@ -72,9 +72,8 @@ class Shapes:
         self._seen[key] = shape
         return shape
 
-    def keep(self, path: str, content: bytes, digest: str, shape: Shape) -> None:
-        """Keep the shape of a file with this content, whose digest is known, as if it had been read."""
-        self._digests[path] = content, digest
+    def keep(self, path: str, digest: str, shape: Shape) -> None:
+        """Keep the shape of a file of this digest as if it had been read."""
         self._seen[f"{Grammar.of(path).name}:{digest}"] = shape
 
     async def errors(self, files: Mapping[str, bytes]) -> dict[str, Place]:

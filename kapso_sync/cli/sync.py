@@ -47,7 +47,7 @@ def sync(args: PassArgs, due: DuePass) -> int:
                     args.only,
                     args.expect,
                     args.overrides,
-                    on_read=snapshots.append,
+                    on_read=snapshots.append if args.remote_map else lambda _: None,
                     earlier=earlier_list(due, session),
                     recognisable=True,
                 )

@@ -159,6 +159,8 @@ async def plan_pass(deps: PassDeps, request: PassRequest) -> PlannedPass:
         request.on_read(snapshot)
         state = deps.load_state()
         desired = await deps.build(snapshot, state, ahead.begin)
+        digest = snapshot.digest if request.recognisable else ""
+        del snapshot  # all files of a folder, which the functions' code has been made from
         now, recreate = deps.clock.now(), limits.allow_recreate
         observed = await observe(deps.api, state, desired, policy.owner, now, ahead=ahead, allow_recreate=recreate)
     plan = await in_slices(plan_in_slices(desired, observed, policy, deps.settled))
@@ -183,7 +185,7 @@ async def plan_pass(deps: PassDeps, request: PassRequest) -> PlannedPass:
     again = functools.partial(replan, desired, observed, policy)
     if not request.recognisable or deps.settled is None or policy != deps.policy or request.only or narrowed.held:
         return PlannedPass(narrowed, observed, again)
-    return PlannedPass(narrowed, observed, again, settled_pass(deps.settled, narrowed.plan, desired, observed, snapshot.digest))
+    return PlannedPass(narrowed, observed, again, settled_pass(deps.settled, narrowed.plan, desired, observed, digest))
 
 
 def _check_only(request: PassRequest, policy: Policy) -> None:

@@ -97,10 +97,10 @@ class DesiredBuilder:
 
 
 def _declaring(file: SourceFile) -> bytes | str | None:
-    """Return what a manifest's meaning depends on: the content of a file, or of code only whether it can be read."""
+    """Return what a manifest's meaning depends on: of a file the digest of its content, of code only whether it can be read."""
     if file.content is None:
         return file.problem
-    return b"" if file.path.endswith(CODE_SUFFIXES) else file.content
+    return b"" if file.path.endswith(CODE_SUFFIXES) else hashlib.sha256(file.content).digest()
 
 
 SecretsDigest = Callable[[Mapping[str, Json]], str]

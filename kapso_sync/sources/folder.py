@@ -10,7 +10,7 @@ import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from kapso_sync.errors import SourceMissing, SourceUnavailable, SourceUnstable
 from kapso_sync.files import FilesBeneath, read_beneath
@@ -57,15 +57,6 @@ class _Listed:
     unread: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """The content of a file with that listing, and how often it was read."""
-
-    seen: _Seen
-    file: SourceFile
-    reads: int
-
-
 class FolderSource:
     """Reads a folder. ``describe`` returns the output of ``git describe`` for it, or None.
 
@@ -91,7 +82,6 @@ class FolderSource:
         self._last: str | None = None
         self._published: tuple[str, str] | None = None
         self._found: Snapshot | None = None
-        self._read_before: dict[str, _Read] = {}
 
     def home(self) -> str:
         """Return the functions folder inside the work tree, empty for the folder itself; raises `SourceMissing`."""
@@ -103,7 +93,7 @@ class FolderSource:
         Raises `SourceMissing`, `SourceUnstable` when it keeps changing, and `InvalidSource` beyond the limits.
         """
         found, self._found = self._found, None
-        snapshot = await asyncio.to_thread(self._read) if found is None else found
+        snapshot = await self._read_apart() if found is None else found
         revision = snapshot.revision.id
         if revision == self._last:
             self._emit(events.SourceUnchanged(revision=revision))
@@ -117,11 +107,17 @@ class FolderSource:
 
         With ``keep`` the next fetch, which must follow at once, returns what was found. Raises like `fetch`.
         """
-        found = await asyncio.to_thread(self._read)
+        found = await self._read_apart()
         if found.revision.id == self._last:
             return False
         self._found = found if keep else None
         return True
+
+    async def _read_apart(self) -> Snapshot:
+        """Read the folder in a thread. Its future is garbage of a kind that would keep a result until it is collected."""
+        found: list[Snapshot] = []
+        await asyncio.to_thread(lambda: found.append(self._read()))
+        return found.pop()
 
     def _read(self) -> Snapshot:
         for _ in range(ATTEMPTS):
@@ -132,11 +128,10 @@ class FolderSource:
             budget = WalkBudget(str(home), self._monotonic)
             before = _listing(home, budget)
             with FilesBeneath(home) as beneath:
-                files = {seen.path: self._file(seen, beneath, budget) for seen in before.files}
+                files = {seen.path: _file(seen, beneath, budget) for seen in before.files}
             again = WalkBudget(str(home), self._monotonic)
             same = _listing(home, again).files == before.files and _above(home, top) == above
             if Path(os.path.realpath(self._root)) == root and same:
-                self._read_before = {path: self._read_before[path] for path in files}
                 revision = self._revision(root, folder_digest({**files, **above.files}))
                 unread = frozenset(before.unread)
                 return Snapshot(str(self._root), revision, path, files, *_cli_files(home, top), above=above, unread=unread)
@@ -155,23 +150,6 @@ class FolderSource:
         if self._published is None or self._published[0] != name:
             self._published = (name, digest)
         return Revision(name if self._published[1] == digest else digest)
-
-    def _file(self, seen: _Seen, beneath: FilesBeneath, budget: WalkBudget) -> SourceFile:
-        """Return a file's content; a file that did not change in two listings is not read a third time.
-
-        The change time cannot be set by hand, but it is coarse: a second read finds what was written within the same tick.
-        """
-        if seen.problem is None and seen.stamp is not None:
-            budget.take_content(seen.stamp[2])
-        known = self._read_before.get(seen.path)
-        same = known is not None and known.seen == seen
-        if known is not None and same and known.reads > 1:
-            return known.file
-        file = _load(seen, beneath)
-        if known is not None and known.file == file:
-            file = known.file  # not a second copy: all of a folder is kept
-        self._read_before[seen.path] = _Read(seen, file, known.reads + 1 if known is not None and same else 1)
-        return file
 
     def _home(self, root: Path) -> tuple[Path, str]:
         if not root.is_dir():
@@ -328,12 +306,23 @@ def _look(path: str, real: str, *, inside: bool) -> _Seen:
     return _Seen(path, real, stamp, too_large(path, found.st_size))
 
 
-def _below(target: str, home: Path) -> PurePath:
+def _below(target: str, home: Path) -> str:
     """Return the path of a file inside of a folder from there; `Path.relative_to` takes several times as long."""
     prefix = os.path.join(home, "")  # noqa: PTH118 - with a slash at its end
     if not target.startswith(prefix):
         raise ValueError(f"{target} is not below {home}")
-    return PurePath(target[len(prefix) :])
+    return target[len(prefix) :]
+
+
+def _file(seen: _Seen, beneath: FilesBeneath, budget: WalkBudget) -> SourceFile:
+    """Return a file of the functions folder, whose content counts.
+
+    Every pass reads every file: the change time cannot be set by hand, but it is coarse, and to keep the contents of all
+    files would take as much memory as to compare them by it would save time.
+    """
+    if seen.problem is None and seen.stamp is not None:
+        budget.take_content(seen.stamp[2])
+    return _load(seen, beneath)
 
 
 def _load(seen: _Seen, beneath: FilesBeneath) -> SourceFile:
