@@ -28,16 +28,21 @@ MAX_LIST_AGE = 30.0
 
 @dataclass(frozen=True, slots=True)
 class EarlierList:
-    """What was asked of Kapso before a pass, to learn that it is due: the ``calls``, and the list, if they gave one.
+    """What was asked of Kapso before a pass, to learn that it is due: the events of it, and the list, if there is one.
 
     ``read_at`` is a time of the monotonic clock. ``is_current`` returns whether nobody has written to the state since: a list
     from before would lack what the state has.
     """
 
-    calls: tuple[events.ApiCalled, ...]
+    happened: tuple[events.Event, ...]
     functions: FunctionList | None
     read_at: float
     is_current: Callable[[], bool]
+
+    @property
+    def calls(self) -> int:
+        """The number of calls."""
+        return sum(isinstance(event, events.ApiCalled) for event in self.happened)
 
 
 class ListAhead:

@@ -15,11 +15,11 @@ from kapso_sync.wiring.unchanged import DuePass
 
 
 def earlier_list(due: DuePass, session: Session) -> EarlierList:
-    """Return the calls and the list for a pass of this session; one that cannot be parsed is left to the pass to report."""
+    """Return what a pass of this session has of Kapso already; a list that cannot be parsed is read again, and reported then."""
     functions: FunctionList | None = None
     listed = due.take_list()
     if listed is not None:
         with contextlib.suppress(ApiError):
             functions = replace(parse_list(listed.records, functions_request().call), digest=listed.digest)
     recorded = due.recorded
-    return EarlierList(due.calls, functions, due.read_at, lambda: recorded is not None and session.follows(recorded))
+    return EarlierList(due.happened, functions, due.read_at, lambda: recorded is not None and session.follows(recorded))

@@ -61,11 +61,11 @@ class UnchangedPass:
 class DuePass:
     """A pass that has to be made, and what was asked of Kapso to learn that.
 
-    ``calls`` are the calls, and ``listed`` is the list that they gave at ``read_at``, a time of the monotonic clock; None if
-    they gave none. It goes with the state that the ``recorded`` pass left.
+    ``happened`` are the events of the calls, and ``listed`` is the list that they gave, read after ``read_at``, a time of the
+    monotonic clock; None if they gave none. It goes with the state that the ``recorded`` pass left.
     """
 
-    calls: tuple[events.ApiCalled, ...] = field(default=(), repr=False)
+    happened: tuple[events.Event, ...] = field(default=(), repr=False)
     listed: UnparsedList | None = None
     read_at: float = 0.0
     recorded: RecordedPass | None = field(default=None, repr=False)
@@ -125,15 +125,14 @@ async def _find(settings: Settings, redactor: Redactor, *, writes: bool, trigger
         snapshot, listed = await asyncio.gather(
             source.source.fetch(), _list(settings, base_url, clock, redactor, called.append)
         )
-        calls = tuple(event for event in called if isinstance(event, events.ApiCalled))
         if listed is None or (snapshot.digest, listed.digest) != (recorded.settled.snapshot, recorded.settled.listed):
-            return DuePass(calls, listed, started, recorded)
+            return DuePass(tuple(called), listed, started, recorded)
         found = UnchangedPass(
             spec.location,
             source.owner,
             snapshot.revision,
             recorded.settled.functions,
-            len(calls),
+            sum(isinstance(event, events.ApiCalled) for event in called),
             clock.monotonic() - started,
             new_id() if writes else None,
             (*happened, *called, events.PlanComputed(summary=recorded.status["last_pass"]["summary"], functions=())),
