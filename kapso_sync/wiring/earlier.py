@@ -15,7 +15,7 @@ from kapso_sync.wiring.unchanged import DuePass
 
 
 def earlier_list(due: DuePass, session: Session) -> EarlierList:
-    """Return what a pass of this session has of Kapso already; a list that cannot be parsed is read again, and reported then."""
+    """Return what a pass of this session has of Kapso already; a list that cannot be parsed is read again."""
     functions: FunctionList | None = None
     listed = due.take_list()
     if listed is not None:
