@@ -160,7 +160,7 @@ async def plan_pass(deps: PassDeps, request: PassRequest) -> PlannedPass:
         state = deps.load_state()
         desired = await deps.build(snapshot, state, ahead.begin)
         digest = snapshot.digest if request.recognisable else ""
-        del snapshot  # all files of a folder, which the functions' code has been made from
+        del snapshot  # its files take as much memory as the code that was made from them
         now, recreate = deps.clock.now(), limits.allow_recreate
         observed = await observe(deps.api, state, desired, policy.owner, now, ahead=ahead, allow_recreate=recreate)
     plan = await in_slices(plan_in_slices(desired, observed, policy, deps.settled))

@@ -114,7 +114,7 @@ class FolderSource:
         return True
 
     async def _read_apart(self) -> Snapshot:
-        """Read the folder in a thread. Its future is garbage of a kind that would keep a result until it is collected."""
+        """Read the folder in a thread. The result is not the future's: futures form cycles, which would keep it for a while."""
         found: list[Snapshot] = []
         await asyncio.to_thread(lambda: found.append(self._read()))
         return found.pop()
@@ -315,10 +315,10 @@ def _below(target: str, home: Path) -> str:
 
 
 def _file(seen: _Seen, beneath: FilesBeneath, budget: WalkBudget) -> SourceFile:
-    """Return a file of the functions folder, whose content counts.
+    """Return a file of the functions folder, and count its content.
 
-    Every pass reads every file: the change time cannot be set by hand, but it is coarse, and to keep the contents of all
-    files would take as much memory as to compare them by it would save time.
+    Every pass reads every file. Size and times could tell which ones are the same, but then the contents of all files would
+    have to stay in memory between passes.
     """
     if seen.problem is None and seen.stamp is not None:
         budget.take_content(seen.stamp[2])

@@ -25,7 +25,7 @@ def read(folder: Path) -> RecordedPass | None:
 
 
 def take(db: sqlite3.Connection) -> RecordedPass | None:
-    """Return the pass that is kept, if it is to be relied on, and keep it no longer. Raises `sqlite3.Error`."""
+    """Return the pass that is kept, if there is one to be relied on, and keep it no longer. Raises `sqlite3.Error`."""
     if _kept(db) is None:
         return None
     recorded = _current(db)
