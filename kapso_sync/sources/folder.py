@@ -28,6 +28,7 @@ from kapso_sync.model.source import (
     folder_digest,
 )
 from kapso_sync.sources.file_rules import MAX_UNREAD_NAMES, configurations, is_entered, is_read, too_large
+from kapso_sync.sources.spec import why_no_folder
 from kapso_sync.sources.walk import WalkBudget
 
 _COMMIT = re.compile(r"(?:rev-)?([0-9a-f]{40}|[0-9a-f]{64})")
@@ -153,7 +154,7 @@ class FolderSource:
 
     def _home(self, root: Path) -> tuple[Path, str]:
         if not root.is_dir():
-            raise SourceMissing(f"{self._root} is not a folder", hint="name a folder with functions, or a git repository")
+            raise SourceMissing(why_no_folder(str(self._root), root), hint="name a folder with functions, or a git repository")
         path = self._path
         if path is None:
             path = DEFAULT_FOLDER if self._top is not None and (root / DEFAULT_FOLDER).is_dir() else ""

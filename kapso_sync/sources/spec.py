@@ -73,7 +73,7 @@ def parse_source(
     if is_scp_like(text) and not _holds(folder.exists):
         return SourceSpec(SourceKind.GIT, text, branch, ref, where)
     if not _holds(folder.is_dir):
-        raise SourceMissing(f"{text} is not a folder", hint="name a folder with functions, or a git repository")
+        raise SourceMissing(why_no_folder(text, folder), hint="name a folder with functions, or a git repository")
     location = str(folder.absolute())
     if is_bare_repository(folder):
         return SourceSpec(SourceKind.GIT, location, branch, ref, where)
@@ -102,6 +102,11 @@ def _declares(folder: Path) -> bool:
     except OSError:
         return False
     return any(name.casefold() in MANIFEST_NAMES or (folder / name / FUNCTION_FILE).is_file() for name in names)
+
+
+def why_no_folder(shown: str, path: Path) -> str:
+    """Return the message about a path at which there is no folder; ``shown`` is how the user names it."""
+    return f"{shown} is not a folder" if _holds(path.exists) or _holds(path.is_symlink) else f"{shown} does not exist"
 
 
 def _holds(test: Callable[[], bool]) -> bool:
@@ -152,7 +157,7 @@ def _checked_url(text: str) -> str:
     if parts.scheme == "file":
         folder = Path(unquote(parts.path))
         if not _holds(folder.is_dir):
-            raise SourceMissing(f"{folder} is not a folder", hint="file:// needs the full path of a repository")
+            raise SourceMissing(why_no_folder(str(folder), folder), hint="file:// needs the full path of a repository")
         return folder.as_uri()
     if parts.scheme == "http" and is_loopback(host or ""):
         return text

@@ -345,8 +345,10 @@ async def test_the_git_description_of_a_work_tree_is_not_part_of_the_revision(fo
 async def test_a_missing_folder_or_path_is_an_error(folder: Path, tmp_path: Path, reader: Reader) -> None:
     """Neither counts as an empty folder; a path that leaves it through a symlink is missing too."""
     (folder / "out").symlink_to(tmp_path)
-    with pytest.raises(SourceMissing, match="is not a folder"):
+    with pytest.raises(SourceMissing, match="nowhere does not exist"):
         await reader.open_folder(tmp_path / "nowhere").fetch()
+    with pytest.raises(SourceMissing, match=r"a\.ts is not a folder"):
+        await reader.open_folder(folder / "a.ts").fetch()
     for path in ("absent", "a.ts", "out"):
         with pytest.raises(SourceMissing, match=f"has no folder {path}"):
             await reader.open_folder(folder, path).fetch()

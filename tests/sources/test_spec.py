@@ -92,14 +92,17 @@ def test_a_file_url_names_an_existing_folder(tmp_path: Path) -> None:
     """file:// is git, percent-escapes included; a missing folder is an error."""
     repository = Repository(tmp_path / "with space")
     assert parse_source(repository.url, cwd=tmp_path).location == repository.url
-    with pytest.raises(SourceMissing, match="is not a folder"):
+    with pytest.raises(SourceMissing, match="nowhere does not exist"):
         parse_source((tmp_path / "nowhere").as_uri(), cwd=tmp_path)
 
 
 def test_a_missing_source_folder_is_an_error(tmp_path: Path) -> None:
     """It is not an empty folder."""
-    with pytest.raises(SourceMissing, match="flowz is not a folder"):
+    with pytest.raises(SourceMissing, match="flowz does not exist"):
         parse_source("flowz", cwd=tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(SourceMissing, match="file is not a folder"):
+        parse_source("file", cwd=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -179,5 +182,5 @@ def test_a_source_path_is_normalised(path: str | None, meant: str | None, tmp_pa
 @pytest.mark.parametrize("text", ["x" * 5000, "file:///" + "x" * 5000, "file:///a%00b"])
 def test_a_name_that_no_file_system_takes_is_not_a_folder(text: str, tmp_path: Path) -> None:
     """Too long, or with a NUL character."""
-    with pytest.raises(SourceMissing, match="is not a folder"):
+    with pytest.raises(SourceMissing, match="does not exist"):
         parse_source(text, cwd=tmp_path)
