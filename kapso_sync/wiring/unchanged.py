@@ -93,16 +93,20 @@ async def find_unchanged(settings: Settings, redactor: Redactor, *, writes: bool
 
     Only a folder is recognised. Whatever goes wrong is left to the pass, which meets it as well, and reports it.
     """
+    called: list[events.Event] = []
     try:
-        return await _find(settings, redactor, writes=writes, trigger=trigger)
+        return await _find(settings, redactor, called, writes=writes, trigger=trigger)
     except KapsoSyncError:
-        return DuePass()
+        return DuePass(tuple(called))
 
 
-async def _find(settings: Settings, redactor: Redactor, *, writes: bool, trigger: str) -> UnchangedPass | DuePass:
+async def _find(
+    settings: Settings, redactor: Redactor, called: list[events.Event], *, writes: bool, trigger: str
+) -> UnchangedPass | DuePass:
+    """Return as `find_unchanged`, and add the events of the calls to ``called``; raises `KapsoSyncError`."""
     if settings.notices:
         return DuePass()
-    clock, happened, called = SystemClock(), list[events.Event](), list[events.Event]()
+    clock, happened = SystemClock(), list[events.Event]()
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
     spec = source_spec(settings)
     folder = state_folder(settings, base_url, spec)
@@ -122,9 +126,14 @@ async def _find(settings: Settings, redactor: Redactor, *, writes: bool, trigger
         redactor.add(settings.key())
         redactor.add(settings.git_password())  # a folder needs none, but every pass reports one that cannot be read
         # Neither waits for the other: the folder is read in a thread.
-        snapshot, listed = await asyncio.gather(
-            source.source.fetch(), _list(settings, base_url, clock, redactor, called.append)
-        )
+        listing = asyncio.create_task(_list(settings, base_url, clock, redactor, called.append), name="list")
+        try:
+            snapshot = await source.source.fetch()
+            listed = await listing
+        finally:
+            # Of a folder that cannot be read: the request is over, and its event there, before anybody counts.
+            listing.cancel()
+            await asyncio.gather(listing, return_exceptions=True)
         if listed is None or (snapshot.digest, listed.digest) != (recorded.settled.snapshot, recorded.settled.listed):
             return DuePass(tuple(called), listed, started, recorded)
         found = UnchangedPass(

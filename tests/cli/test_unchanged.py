@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,10 @@ from typing import Any
 
 import pytest
 
+from kapso_sync.errors import SourceUnstable
+from kapso_sync.model.source import Snapshot
 from kapso_sync.settings import Settings, load_settings
+from kapso_sync.sources.folder import FolderSource
 from kapso_sync.store.connection import DATABASE_NAME
 from kapso_sync.store.database import StateStore
 from kapso_sync.store.lock import held
@@ -540,3 +544,25 @@ def test_an_env_file_is_read_once_for_both(bench: Bench, command: str) -> None:
     finally:
         os.close(reading)
     assert (ran.code, "sync" in ran.out) == (0, True), ran
+
+
+@pytest.mark.parametrize("command", ["plan", "sync"])
+def test_a_call_beside_a_folder_that_cannot_be_read_is_logged(
+    bench: Bench, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kapso is asked while the folder is read, so it was asked already when the folder turns out to keep changing."""
+
+    def wait_for_the_call() -> None:
+        while not bench.kapso.calls():
+            time.sleep(0.01)
+
+    async def fetch(*_: object) -> Snapshot:
+        await asyncio.to_thread(wait_for_the_call)
+        raise SourceUnstable("it keeps changing")
+
+    bench.environment["KAPSO_SYNC_LOG_LEVEL"] = "debug"
+    bench.kapso.forget_requests()
+    monkeypatch.setattr(FolderSource, "fetch", fetch)
+    ran = kapso_sync(command, str(bench.folder), environment=bench.environment)
+    assert ran.code != 0
+    assert [event["event"] for event in ran.events].count("api.called") == len(bench.kapso.calls()) == 1, ran
