@@ -26,12 +26,16 @@ def run_to_end(
 
     The first SIGINT or SIGTERM cancels the work. A second one exits at once, and so does the process ``stop_limit`` seconds
     after the first one. ``journaled``: the work writes to Kapso, and the next sync resumes a write that was cut.
-    ``collects`` is as in `run_loop`.
+    ``collects`` is as in `run_loop`; without it the command goes on, unless a signal came until the end of this.
     """
-    return run_loop(_with_signals(work, stop_limit, journaled=journaled), collects=collects)
+    return run_loop(_with_signals(work, stop_limit, journaled=journaled, last=collects), collects=collects)
 
 
-async def _with_signals(work: Callable[[], Coroutine[Any, Any, int]], stop_limit: float, *, journaled: bool) -> int:
+_TURNS = 3
+"""Turns of the event loop after which the handler of a signal that came before them has run."""
+
+
+async def _with_signals(work: Callable[[], Coroutine[Any, Any, int]], stop_limit: float, *, journaled: bool, last: bool) -> int:
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work())
     received: list[int] = []
@@ -46,16 +50,20 @@ async def _with_signals(work: Callable[[], Coroutine[Any, Any, int]], stop_limit
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop, number)
     try:
-        return await task
+        code = await task
+        for _ in range(0 if last else _TURNS):
+            await asyncio.sleep(0)
+        if last or not received:
+            return code
     except asyncio.CancelledError:
         if not received:
             raise
-        what = ": writes in progress are journaled; the next sync resumes them" if journaled else ""
-        stderr_console().line(f"interrupted{what}")
-        return 128 + received[0]
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+    what = ": writes in progress are journaled; the next sync resumes them" if journaled else ""
+    stderr_console().line(f"interrupted{what}")
+    return 128 + received[0]
 
 
 async def until_stopped(work: Coroutine[Any, Any, None]) -> None:

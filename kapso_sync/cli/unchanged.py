@@ -60,7 +60,7 @@ def _run(
 
     # If a pass is due, its modules are loaded next.
     code = run_to_end(work, collects=False)
-    return due[0] if due else code
+    return due[0] if due and code == ExitCode.OK else code
 
 
 def _log(context: CommandContext, settings: Settings, found: UnchangedPass, level: str) -> None:

@@ -566,3 +566,28 @@ def test_a_call_beside_a_folder_that_cannot_be_read_is_logged(
     ran = kapso_sync(command, str(bench.folder), environment=bench.environment)
     assert ran.code != 0
     assert [event["event"] for event in ran.events].count("api.called") == len(bench.kapso.calls()) == 1, ran
+
+
+INTERRUPTED = """
+import os, signal, sys
+from kapso_sync.cli import unchanged
+from kapso_sync.cli.app import run_command_line
+find = unchanged.find_unchanged
+async def find_and_interrupt(*arguments, **options):
+    found = await find(*arguments, **options)
+    os.kill(os.getpid(), signal.SIGINT)
+    return found
+unchanged.find_unchanged = find_and_interrupt
+sys.exit(run_command_line(sys.argv[1:]))
+"""
+"""The program, interrupted when it has just learnt whether a pass is due."""
+
+
+def test_an_interrupt_before_a_pass_that_is_due_ends_the_command(bench: Bench) -> None:
+    """However late it comes: the pass would write to Kapso, and be killed in the middle of it."""
+    change_code(bench)
+    bench.kapso.forget_requests()
+    environment = {**os.environ, **bench.environment}
+    command = [sys.executable, "-c", INTERRUPTED, "sync", str(bench.folder)]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert (ran.returncode, bench.kapso.calls()) == (130, ["GET /functions"]), ran
