@@ -94,12 +94,23 @@ def read_at(descriptor: int, name: str, limit: int) -> bytes:
     return _read(os.open(name, _NO_LINK, dir_fd=descriptor), limit)
 
 
+def real_path(path: str | PurePath) -> str:
+    """Return the path without links; one that is taken away meanwhile counts as no link.
+
+    `os.path.realpath` finds a link first and then reads it, and raises `OSError` if it is gone in between.
+    """
+    try:
+        return os.path.realpath(path)
+    except OSError:
+        return os.path.abspath(path)  # noqa: PTH100 - `Path.absolute` keeps ``..``
+
+
 def resolve_beneath(root: Path, path: PurePath) -> PurePath | None:
     """Return where ``path`` below ``root`` really is, relative to the root; None if links lead out of it.
 
     ``root`` is a real path. What is found may be swapped at any time, so open it with `opened_beneath` or `read_beneath`.
     """
-    real = Path(os.path.realpath(root / path))
+    real = Path(real_path(root / path))
     return real.relative_to(root) if real.is_relative_to(root) else None
 
 

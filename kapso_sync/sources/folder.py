@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kapso_sync.errors import SourceMissing, SourceUnavailable, SourceUnstable
-from kapso_sync.files import FilesBeneath, read_beneath
+from kapso_sync.files import FilesBeneath, read_beneath, real_path
 from kapso_sync.model import events
 from kapso_sync.model.source import (
     CODE_LIMIT,
@@ -86,7 +86,7 @@ class FolderSource:
 
     def home(self) -> str:
         """Return the functions folder inside the work tree, empty for the folder itself; raises `SourceMissing`."""
-        return self._home(Path(os.path.realpath(self._root)))[1]
+        return self._home(Path(real_path(self._root)))[1]
 
     async def fetch(self, on_transfer: Callable[[], None] = lambda: None) -> Snapshot:  # noqa: ARG002 - nothing is transferred
         """Return a snapshot of the folder.
@@ -122,7 +122,7 @@ class FolderSource:
 
     def _read(self) -> Snapshot:
         for _ in range(ATTEMPTS):
-            root = Path(os.path.realpath(self._root))
+            root = Path(real_path(self._root))
             home, path = self._home(root)
             top = self._top or root
             above = _above(home, top)
@@ -132,7 +132,7 @@ class FolderSource:
                 files = {seen.path: _file(seen, beneath, budget) for seen in before.files}
             again = WalkBudget(str(home), self._monotonic)
             same = _listing(home, again).files == before.files and _above(home, top) == above
-            if Path(os.path.realpath(self._root)) == root and same:
+            if Path(real_path(self._root)) == root and same:
                 revision = self._revision(root, folder_digest({**files, **above.files}))
                 unread = frozenset(before.unread)
                 return Snapshot(str(self._root), revision, path, files, *_cli_files(home, top), above=above, unread=unread)
@@ -158,7 +158,7 @@ class FolderSource:
         path = self._path
         if path is None:
             path = DEFAULT_FOLDER if self._top is not None and (root / DEFAULT_FOLDER).is_dir() else ""
-        home = Path(os.path.realpath(root / path))
+        home = Path(real_path(root / path))
         if not home.is_dir() or not home.is_relative_to(root):
             raise SourceMissing(
                 f"{self._root} has no folder {path}", hint="--path names the functions folder inside the source"
@@ -175,22 +175,23 @@ def _published_commit(given: Path, root: Path, top: Path | None) -> str | None:
     for folder in (root, *root.parents):
         found = _COMMIT.fullmatch(folder.name)
         if found is not None and folder.name not in given.absolute().parts:
-            return found[1] if top is None or os.path.realpath(top) == str(folder) else None
+            return found[1] if top is None or real_path(top) == str(folder) else None
     return None
 
 
 def _cli_files(home: Path, top: Path) -> tuple[bytes | None, bytes | None]:
     """Return the Kapso CLI's map and its project file: from the functions folder, or the nearest above it, up to ``top``."""
-    top = Path(os.path.realpath(top))
+    top = Path(real_path(top))
     return _nearest(home, top, REMOTE_MAP), _nearest(home, top, PROJECT_FILE)
 
 
 def _nearest(home: Path, top: Path, name: str) -> bytes | None:
     for folder in (home, *home.parents):
         path = folder / name
-        if folder.is_relative_to(top) and path.is_file() and path.resolve().is_relative_to(top):
+        real = Path(real_path(path))
+        if folder.is_relative_to(top) and path.is_file() and real.is_relative_to(top):
             try:
-                return read_beneath(top, path.resolve().relative_to(top), CODE_LIMIT)
+                return read_beneath(top, real.relative_to(top), CODE_LIMIT)
             except OSError:
                 return None
     return None
@@ -198,7 +199,7 @@ def _nearest(home: Path, top: Path, name: str) -> bytes | None:
 
 def _above(home: Path, top: Path) -> Above:
     """Return the configuration files of the folders above the functions folder, up to ``top``, nearest first."""
-    top = Path(os.path.realpath(top))
+    top = Path(real_path(top))
     found: dict[str, SourceFile] = {}
     if not home.is_relative_to(top):
         return Above()
@@ -210,7 +211,7 @@ def _above(home: Path, top: Path) -> Above:
             except OSError:
                 continue
             for name in names[: CONFIG_COUNT_LIMIT - len(found)]:
-                real = os.path.realpath(folder / name)
+                real = real_path(folder / name)
                 file = _load(_look("../" * height + name, real, inside=Path(real).is_relative_to(top)), beneath)
                 found[file.path] = file
     return Above(inside.as_posix().removeprefix("."), found)
@@ -221,7 +222,7 @@ def read_json_files(home: Path, top: Path) -> dict[str, bytes]:
 
     Links, hidden files and files larger than `CODE_LIMIT` are left out, and so is what cannot be read.
     """
-    home, top = Path(os.path.realpath(home)), Path(os.path.realpath(top))
+    home, top = Path(real_path(home)), Path(real_path(top))
     found: dict[str, bytes] = {}
     for folder in (home, *home.parents):
         if not folder.is_relative_to(top):
@@ -261,7 +262,7 @@ def _listing(home: Path, budget: WalkBudget) -> _Listed:
             name = entry.name
             path = f"{folder}/{name}" if folder else name
             link, folder_found = _kind(entry)
-            real = os.path.realpath(entry.path) if link else entry.path
+            real = real_path(entry.path) if link else entry.path
             inside = not link or Path(real).is_relative_to(home)
             if folder_found or (link and os.path.isdir(real)):  # noqa: PTH112 - a path that may not be text
                 problem = _link_problem(real, where_really, inside=inside) if link else None

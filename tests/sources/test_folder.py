@@ -455,3 +455,26 @@ async def test_no_content_is_kept_between_passes(folder: Path, reader: Reader) -
     held = sys.getrefcount(content)
     assert held == alone, "and nobody else"
     assert content == control
+
+
+@pytest.mark.parametrize("later", [None, "a folder", "a file"])
+async def test_a_link_that_is_taken_away_while_it_is_looked_at_is_no_error(
+    folder: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch, later: str | None
+) -> None:
+    """Between the look that finds a link and the one that reads it, as when git checks out another commit."""
+    link, read = folder / "b.ts", os.readlink
+    link.symlink_to("a.ts")
+
+    def readlink(path: StrPath, *, dir_fd: int | None = None) -> str:
+        if os.fspath(path) == str(link):
+            monkeypatch.setattr(os, "readlink", read)
+            link.unlink()
+            if later == "a folder":
+                link.mkdir()
+            elif later == "a file":
+                link.write_text(CODE)
+        return str(read(path, dir_fd=dir_fd))
+
+    monkeypatch.setattr(os, "readlink", readlink)
+    wanted = {"manifest.yaml", "a.ts"} | ({"b.ts"} if later == "a file" else set())
+    assert set((await reader.open_folder(folder).fetch()).files) == wanted
