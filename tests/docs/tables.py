@@ -131,7 +131,8 @@ def commands_page() -> str:
 
 
 def _command(name: str, command: click.Command) -> Iterator[str]:
-    context = click.Context(command, info_name=f"kapso-sync {name}")
+    # The parent has the settings of all commands: click makes a command's option for help once, after the first context.
+    context = click.Context(command, info_name=name, parent=click.Context(app, info_name="kapso-sync", **app.context_settings))
     yield from (f"### {name}", "", inspect.cleandoc(str(command.help)).replace("``", "`"), "")
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     yield from ("```text", usage, "```", "")
