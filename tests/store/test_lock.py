@@ -63,7 +63,7 @@ def test_a_killed_process_releases_the_lock(tmp_path: Path, other: subprocess.Po
 
 
 def test_a_lock_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
-    """Whoever put it there would choose which file is made, and who is kept out."""
+    """Who made the link could choose which file is created, and lock others out."""
     (tmp_path / LOCK_NAME).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StateUnusable, match="cannot be used"), held(tmp_path, DAWN):
         pass
