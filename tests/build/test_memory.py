@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import os
 import stat
@@ -455,3 +456,19 @@ async def test_a_cancelled_build_leaves_no_process_and_no_temporary_folder(tmp_p
             assert not list(own.iterdir())
     finally:
         tempfile.tempdir = before
+
+
+async def test_no_content_of_plain_code_is_kept_between_builds() -> None:
+    """Its digest tells the next build that nothing has changed; a daemon would hold all code of a folder otherwise."""
+    bench, files = Workbench(), source_files({"plain.js": TEXTS["plain.js"]})
+    one = entry("plain.js")
+    for _ in range(2):
+        (function,) = (await bench.builder.build([one], files)).functions
+        assert function.code == TEXTS["plain.js"]
+    content, control = files["plain.js"].content, TEXTS["plain.js"].encode()
+    held, alone = sys.getrefcount(content), sys.getrefcount(control)
+    assert held > alone, "the file has it"
+    del files
+    gc.collect()  # esbuild's output arrives through futures, which form cycles
+    held = sys.getrefcount(content)
+    assert held == alone, "and nobody else"
