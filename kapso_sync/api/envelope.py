@@ -20,8 +20,8 @@ MESSAGE_LIMIT = 300
 def decode(body: bytes, call: Call, status: int, *, cut: bool = False) -> Json:
     """Return an answer's JSON; raises `ApiGarbled`, which says if the answer was a web page or empty, and `AnswerTooLarge`.
 
-    With ``cut``, JSON that is nested too deeply is no error: it comes back with `CUT_DEPTH` levels, which `parse_list` notices
-    in each record by itself.
+    With ``cut``, JSON that is nested too deeply is accepted: it comes back with `CUT_DEPTH` levels, which `wire.parse_list`
+    notices in each record by itself.
     """
     try:
         return _loads_cut(body) if cut else _loads(body)

@@ -20,15 +20,15 @@ def run_to_end(
     stop_limit: float = STOP_LIMIT,
     *,
     journaled: bool = False,
-    collects: bool = True,
+    last: bool = True,
 ) -> int:
     """Run a coroutine until it ends or a signal ends it; return the exit code.
 
     The first SIGINT or SIGTERM cancels the work. A second one exits at once, and so does the process ``stop_limit`` seconds
     after the first one. ``journaled``: the work writes to Kapso, and the next sync resumes a write that was cut.
-    ``collects`` is as in `run_loop`; without it the command goes on, unless a signal came until the end of this.
+    ``last``: the command ends with this work. Otherwise a signal that comes until its end still ends the command.
     """
-    return run_loop(_with_signals(work, stop_limit, journaled=journaled, last=collects), collects=collects)
+    return run_loop(_with_signals(work, stop_limit, journaled=journaled, last=last), collects=last)
 
 
 _TURNS = 3

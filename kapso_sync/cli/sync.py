@@ -114,7 +114,7 @@ def show_plan(
     async def work() -> int:
         bus = args.context.event_bus(settings)
         async with open_session(settings, bus, writes=False) as session:
-            earlier = earlier_list(due, session) if due is not None else None
+            earlier = earlier_list(due or DuePass(), session)
             plan = await session.plan(PassRequest("plan", args.only, args.expect, args.overrides, earlier=earlier))
         plan = plan.advised(args.context.advise)
         if markdown_file is not None:

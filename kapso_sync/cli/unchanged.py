@@ -59,7 +59,7 @@ def _run(
         return int(ExitCode.OK)
 
     # If a pass is due, its modules are loaded next.
-    code = run_to_end(work, collects=False)
+    code = run_to_end(work, last=False)
     return due[0] if due and code == ExitCode.OK else code
 
 

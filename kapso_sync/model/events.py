@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Self, dataclass_transform
 
@@ -217,6 +217,11 @@ class ApiCalled(Event, name="api.called", level=Level.DEBUG):
     duration_ms: int
     rate_limit: int | None = None
     rate_remaining: int | None = None
+
+
+def count_calls(happened: Iterable[Event]) -> int:
+    """Return the number of requests to Kapso among these events."""
+    return sum(isinstance(event, ApiCalled) for event in happened)
 
 
 class ApiRetry(Event, name="api.retry", level=Level.WARNING):

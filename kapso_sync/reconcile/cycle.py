@@ -79,7 +79,7 @@ class PassRequest:
     on_read: Callable[[Snapshot], None] = lambda _: None
     on_planned: Callable[[Plan], None] = lambda _: None
     superseded: asyncio.Event = field(default_factory=asyncio.Event)
-    earlier: EarlierList | None = None
+    earlier: EarlierList = field(default_factory=EarlierList)
     recognisable: bool = False
 
 
@@ -133,7 +133,7 @@ async def reconcile(deps: PassDeps, executor: Executor, request: PassRequest) ->
         emit_failure(deps.emit, error)
         raise
     seconds = deps.clock.monotonic() - started
-    made = deps.api.calls - calls + (request.earlier.calls if request.earlier is not None else 0)
+    made = deps.api.calls - calls + request.earlier.calls
     report = replace(report, api_calls=made, seconds=seconds, settled=planned.settled)
     emit_report(deps.emit, report)
     return report
@@ -152,7 +152,7 @@ async def plan_pass(deps: PassDeps, request: PassRequest) -> PlannedPass:
     policy = deps.policy.overridden(request.overrides)
     limits = replace(deps.limits, allow_recreate=deps.limits.allow_recreate or request.overrides.allow_recreate)
     _check_only(request, policy)
-    for event in request.earlier.happened if request.earlier is not None else ():
+    for event in request.earlier.happened:
         deps.emit(event)
     async with ListAhead(deps.api, deps.clock, request.earlier) as ahead:
         snapshot = await _read_source(deps, ahead)

@@ -34,15 +34,15 @@ class EarlierList:
     from before would lack what the state has.
     """
 
-    happened: tuple[events.Event, ...]
-    functions: FunctionList | None
-    read_at: float
-    is_current: Callable[[], bool]
+    happened: tuple[events.Event, ...] = ()
+    functions: FunctionList | None = None
+    read_at: float = 0.0
+    is_current: Callable[[], bool] = lambda: False
 
     @property
     def calls(self) -> int:
         """The number of calls."""
-        return sum(isinstance(event, events.ApiCalled) for event in self.happened)
+        return events.count_calls(self.happened)
 
 
 class ListAhead:
@@ -51,7 +51,7 @@ class ListAhead:
     ``earlier`` may have it already. What was read ahead and not taken is dropped at the end of the block.
     """
 
-    def __init__(self, api: FunctionsApi, clock: Clock, earlier: EarlierList | None = None) -> None:
+    def __init__(self, api: FunctionsApi, clock: Clock, earlier: EarlierList) -> None:
         self._api = api
         self._clock = clock
         self._earlier = earlier
@@ -68,7 +68,7 @@ class ListAhead:
 
     def begin(self) -> None:
         """Start to read the list, unless it is being read already, or there may be an earlier one."""
-        if self._reading is None and (self._earlier is None or self._earlier.functions is None):
+        if self._reading is None and self._earlier.functions is None:
             self._reading = asyncio.create_task(self._read(), name="list-ahead")
 
     async def _read(self) -> FunctionList:
@@ -81,7 +81,7 @@ class ListAhead:
         found, read_at = None, 0.0
         if self._reading is not None:
             found, read_at = await self._reading, self._read_at
-        elif self._earlier is not None and self._earlier.is_current():
+        elif self._earlier.is_current():
             found, read_at = self._earlier.functions, self._earlier.read_at
         if found is None or self._clock.monotonic() - read_at > MAX_LIST_AGE:
             return await self._api.list_records()

@@ -105,7 +105,7 @@ def _declares(folder: Path) -> bool:
 
 
 def why_no_folder(shown: str, path: Path) -> str:
-    """Return the message about a path at which there is no folder; ``shown`` is how the user names it."""
+    """Return the message for a path that is not a folder; ``shown`` is how the user names it."""
     return f"{shown} is not a folder" if _holds(path.exists) or _holds(path.is_symlink) else f"{shown} does not exist"
 
 

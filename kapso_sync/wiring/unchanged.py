@@ -61,8 +61,8 @@ class UnchangedPass:
 class DuePass:
     """A pass that has to be made, and what was asked of Kapso to learn that.
 
-    ``happened`` are the events of the calls, and ``listed`` is the list that they gave, read after ``read_at``, a time of the
-    monotonic clock; None if they gave none. It goes with the state that the ``recorded`` pass left.
+    ``happened`` are the events of the calls, and ``listed`` is the list that they gave, or None. It was not asked for before
+    ``read_at``, a time of the monotonic clock, and goes with the state that the ``recorded`` pass left.
     """
 
     happened: tuple[events.Event, ...] = field(default=(), repr=False)
@@ -131,7 +131,7 @@ async def _find(
             snapshot = await source.source.fetch()
             listed = await listing
         finally:
-            # Of a folder that cannot be read: the request is over, and its event there, before anybody counts.
+            # If the folder cannot be read, the request ends before its events are counted.
             listing.cancel()
             await asyncio.gather(listing, return_exceptions=True)
         if listed is None or (snapshot.digest, listed.digest) != (recorded.settled.snapshot, recorded.settled.listed):
@@ -141,7 +141,7 @@ async def _find(
             source.owner,
             snapshot.revision,
             recorded.settled.functions,
-            sum(isinstance(event, events.ApiCalled) for event in called),
+            events.count_calls(called),
             clock.monotonic() - started,
             new_id() if writes else None,
             (*happened, *called, events.PlanComputed(summary=recorded.status["last_pass"]["summary"], functions=())),
