@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +23,9 @@ HOLDER_NAME = "lock.json"
 
 _MAX_NOTE_BYTES = 4096
 
+_PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 1.0)
+"""Seconds between looks at a lock whose holder is dead."""
+
 
 @contextlib.contextmanager
 def held(folder: Path, started: datetime) -> Iterator[None]:
@@ -35,7 +39,7 @@ def held(folder: Path, started: datetime) -> Iterator[None]:
             open_private(folder)
             descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             stack.callback(os.close, descriptor)  # which ends the lock, too
-            _lock(descriptor)
+            _lock(descriptor, folder)
         except BlockingIOError:
             raise StateLocked(
                 f"another kapso-sync holds the state folder {folder}: {holder(folder)}",
@@ -55,8 +59,23 @@ def held(folder: Path, started: datetime) -> Iterator[None]:
         yield
 
 
-def _lock(descriptor: int) -> None:
-    """Lock an open file; raises `BlockingIOError` if another process has locked it, and OSError."""
+def _lock(descriptor: int, folder: Path) -> None:
+    """Lock an open file; raises `BlockingIOError` if another process has locked it, and OSError.
+
+    A holder that was killed while it started a program leaves the lock to that for a moment: until the program is loaded, the
+    new process has all open files of the old one. So where the holder is dead, the lock is waited for.
+    """
+    for pause in _PAUSES:
+        try:
+            return _lock_now(descriptor)
+        except BlockingIOError:
+            if is_held(folder):
+                raise
+            time.sleep(pause)
+    return _lock_now(descriptor)
+
+
+def _lock_now(descriptor: int) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except PermissionError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -60,6 +62,29 @@ def test_a_killed_process_releases_the_lock(tmp_path: Path, other: subprocess.Po
     with held(tmp_path, DAWN):
         assert str(other.pid) not in holder(tmp_path)
     assert not (tmp_path / HOLDER_NAME).exists()
+
+
+KILLED_AS_IT_STARTS_A_PROGRAM = """
+import os, signal, sys, time
+from datetime import UTC, datetime
+from pathlib import Path
+from kapso_sync.store.lock import held
+with held(Path(sys.argv[1]), datetime(2026, 1, 1, tzinfo=UTC)):
+    if os.fork() == 0:
+        time.sleep(0.3)  # the program is loaded
+        os._exit(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_lock_is_waited_for_if_its_holder_was_killed_as_it_started_a_program(tmp_path: Path) -> None:
+    """The new process has the lock for a moment. A control: it is held as long as that lives."""
+    subprocess.run([sys.executable, "-c", KILLED_AS_IT_STARTS_A_PROGRAM, str(tmp_path)], check=False)
+    descriptor = os.open(tmp_path / LOCK_NAME, os.O_RDWR)
+    with contextlib.closing(os.fdopen(descriptor)), pytest.raises(BlockingIOError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with held(tmp_path, DAWN):
+        assert is_held(tmp_path)
 
 
 def test_a_lock_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
