@@ -14,7 +14,7 @@ from kapso_sync.settings import Settings
 DEPLOYED, DEPLOYMENT = 120, 8.0
 """Functions of the row of deployments, and seconds that one takes."""
 
-IN_FLIGHT: int = Settings.model_fields["deploying"].default
+IN_FLIGHT: int = Settings().deploying
 """How many deployments run at the same time."""
 
 LIMITED, CALLS, SHARE, WINDOW = 200, 100, 0.8, 12.0

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
+from typing import Any, Literal, TypeVar
 
 from kapso_sync.credentials import MASKED
 from kapso_sync.env_file import EnvFile, parse_env_file
@@ -26,6 +25,10 @@ MAX_CREDENTIAL_BYTES = 64 * 1024
 
 _OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
+
+
+_T = TypeVar("_T")
+_Default = TypeVar("_Default")
 
 
 def parse_grace(value: object) -> float | None:
@@ -61,198 +64,245 @@ def parse_max_delete(value: object) -> MaxDelete:
     return MaxDelete(int(match[1]), percent=bool(match[2]))
 
 
-def _blank_is_none(value: object) -> object:
-    return None if isinstance(value, str) and not value.strip() else value
+def _number(low: int, high: int) -> Callable[[object], int]:
+    """Return a parser of whole numbers between these, both included."""
+
+    def parse(value: object) -> int:
+        text = str(value).strip()
+        if not re.fullmatch(r"[+-]?\d{1,18}", text):
+            raise ValueError("expected a whole number")
+        if int(text) < low:
+            raise ValueError(f"expected at least {low}")
+        if int(text) > high:
+            raise ValueError(f"expected at most {high}")
+        return int(text)
+
+    return parse
 
 
-def _parse_name(value: object) -> object:
-    """Return a name that an ownership mark can hold, or None for no text; raises ValueError."""
+def _one_of(*choices: _T) -> Callable[[object], _T]:
+    """Return a parser of these texts."""
+
+    def parse(value: object) -> _T:
+        for choice in choices:
+            if value == choice:
+                return choice
+        *others, last = (f"'{choice}'" for choice in choices)
+        raise ValueError(f"expected {', '.join(others)} or {last}")
+
+    return parse
+
+
+def _text(value: object) -> str:
     if not isinstance(value, str):
-        return value
-    name = value.strip()
+        raise ValueError("expected text")  # noqa: TRY004 - what every parser here raises
+    return value
+
+
+def _path(value: object) -> Path:
+    return value if isinstance(value, Path) else Path(_text(value))
+
+
+def _credential(value: object) -> Credential:
+    return Credential(_text(value))
+
+
+def _name(value: object) -> str | None:
+    """Return a name that an ownership mark can hold, or None for no text; raises ValueError."""
+    name = _text(value).strip()
     if not name.isprintable() or re.search(r"[\[\]\s]", name):
         raise ValueError("expected a name such as acme/flows, without white space, control characters and square brackets")
     return name or None
 
 
-def _parse_header(value: object) -> object:
+def _header(value: object) -> str | None:
     """Return a text that an HTTP header can carry, or None for no text; raises ValueError."""
-    if not isinstance(value, str):
-        return value
-    text = value.strip()
+    text = _text(value).strip()
     if not (text.isascii() and text.isprintable()):
         raise ValueError("expected printable ASCII characters on one line")
     return text or None
 
 
-def _parse_lease_name(value: object) -> object:
+def _object_name(value: object) -> str | None:
     """Return a name that a Kubernetes object can have, or None for no text; raises ValueError."""
-    if isinstance(value, str) and value.strip() and not re.fullmatch(_OBJECT_NAME, value.strip()):
+    name = _text(value).strip()
+    if name and not _OBJECT_NAME.fullmatch(name):
         raise ValueError("expected a name of lower-case letters, digits, - and ., such as kapso-sync")
-    return value.strip() or None if isinstance(value, str) else value
+    return name or None
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration)]
-Grace = Annotated[float | None, BeforeValidator(parse_grace)]
-Boolean = Annotated[bool, BeforeValidator(parse_boolean)]
-Share = Annotated[float, BeforeValidator(parse_share)]
-Deletions = Annotated[MaxDelete, BeforeValidator(parse_max_delete)]
-Text = Annotated[str | None, BeforeValidator(_blank_is_none)]
-Name = Annotated[str | None, BeforeValidator(_parse_name)]
-LeaseName = Annotated[str | None, BeforeValidator(_parse_lease_name)]
-HeaderText = Annotated[str | None, BeforeValidator(_parse_header)]
-OptionalPath = Annotated[Path | None, BeforeValidator(_blank_is_none)]
-Secret = Annotated[SecretStr | None, BeforeValidator(_blank_is_none)]
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A credential's text; whoever prints the settings does not print it."""
+
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting: what it is for, and the parser of its text, which raises ValueError with what it expected."""
+
+    parse: Callable[[object], object]
+    default: object
+    description: str
+
+
+def _setting(parse: Callable[[object], _T], description: str, *, default: _Default) -> _T | _Default:
+    """Return the dataclass field of a setting."""
+    made: Any = field(default=default, metadata={"setting": Setting(parse, default, description)})
+    return made  # type: ignore[no-any-return] # a field stands for its value, as in dataclasses' own `field`
+
+
+def _optional(parse: Callable[[object], _T | None], description: str) -> _T | None:
+    """Return the field of a setting that may be left out; blank text counts as left out."""
+    return _setting(
+        lambda value: None if isinstance(value, str) and not value.strip() else parse(value), description, default=None
+    )
 
 
 ENV_FILE_LINE = "env-file-line"
 """Code of the warning about lines of an ``--env-file`` that are not ``NAME=value``."""
 
 
-class Settings(BaseModel):
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where settings came from: those that are ``given``, the variables, and the files that set or hold the key."""
+
+    given: frozenset[str] = frozenset()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    env_file_variables: Mapping[str, str] = field(default_factory=dict)
+    env_file: Path | None = None
+    key_env_file: Path | None = None
+    notices: tuple[Notice, ...] = ()
+
+
+@dataclass(frozen=True)
+class Settings:
     """All settings, validated; durations are in seconds. A secret in a file is read again at every access."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-
-    api_key: Secret = Field(default=None, description="The project's API key.")
-    api_key_file: OptionalPath = Field(default=None, description="A file that holds the key; read again at every call.")
-    api_base_url: str = Field(default=DEFAULT_BASE_URL, description="Kapso's API; a host alone gets `/platform/v1`.")
-    allow_http: Boolean = Field(default=False, description="Allow `http://` to hosts other than loopback.")
-    source: Text = Field(default=None, description="The folder or git repository. Default: the current folder.")
-    path: Text = Field(default=None, description="The functions folder in a repository. Default: `functions`, else the root.")
-    branch: Text = Field(default=None, description="The branch to follow. Default: the remote's own.")
-    ref: Text = Field(default=None, description="A tag or a commit, in place of a branch.")
-    env: Name = Field(default=None, description="The manifest's environment that holds; part of the owner.")
-    state_dir: OptionalPath = Field(
-        default=None, description="Where to remember; one sub-folder per API, source, path and env."
+    api_key: Credential | None = _optional(_credential, "The project's API key.")
+    api_key_file: Path | None = _optional(_path, "A file that holds the key; read again at every call.")
+    api_base_url: str = _setting(_text, "Kapso's API; a host alone gets `/platform/v1`.", default=DEFAULT_BASE_URL)
+    allow_http: bool = _setting(parse_boolean, "Allow `http://` to hosts other than loopback.", default=False)
+    source: str | None = _optional(_text, "The folder or git repository. Default: the current folder.")
+    path: str | None = _optional(_text, "The functions folder in a repository. Default: `functions`, else the root.")
+    branch: str | None = _optional(_text, "The branch to follow. Default: the remote's own.")
+    ref: str | None = _optional(_text, "A tag or a commit, in place of a branch.")
+    env: str | None = _optional(_name, "The manifest's environment that holds; part of the owner.")
+    state_dir: Path | None = _optional(_path, "Where to remember; one sub-folder per API, source, path and env.")
+    owner: str | None = _optional(_name, "Who owns the functions. Default: from the git remote and path.")
+    prune: bool = _setting(parse_boolean, "Delete owned functions that left git.", default=False)
+    max_delete: MaxDelete = _setting(
+        parse_max_delete, "Most deletions, and recreations, in a pass.", default=MaxDelete(25, percent=True)
     )
-    owner: Name = Field(default=None, description="Who owns the functions. Default: from the git remote and path.")
-    prune: Boolean = Field(default=False, description="Delete owned functions that left git.")
-    max_delete: Deletions = Field(
-        default=MaxDelete(25, percent=True), description="Most deletions, and recreations, in a pass."
-    )
-    prune_grace: Grace = Field(
+    prune_grace: float | None = _setting(
+        parse_grace,
+        "How long a function must be absent from git to be deleted. Default: `10m` in the daemon, `0` in `sync`.",
         default=None,
-        description="How long a function must be absent from git to be deleted. Default: `10m` in the daemon, `0` in `sync`.",
     )
-    allow_empty: Boolean = Field(default=False, description="Accept a source that lists no function.")
-    drift: DriftPolicy = Field(default=DriftPolicy.CORRECT, description="`correct`, or `report`: never overwrite.")
-    adopt: AdoptPolicy = Field(default=AdoptPolicy.IDENTICAL, description="Unowned functions.")
-    interval: Duration = Field(default=300.0, description="How often the daemon reconciles to find drift, ±10 %.")
-    git_interval: Duration = Field(default=60.0, description="How often the daemon asks the git remote for its head.")
-    debounce: Duration = Field(default=0.3, description="Quiet time after a file event before the daemon reconciles.")
-    listen: str = Field(default="127.0.0.1:8321", description="Health, metrics, status, webhook; empty: no server.")
-    webhook_secret: Secret = Field(default=None, description="Secret of the push webhook; without it there is none.")
-    webhook_secret_file: OptionalPath = Field(default=None, description="A file that holds it; read again at each push.")
-    admin_token: Secret = Field(default=None, description="Token for people. Default: made, in the state folder.")
-    admin_token_file: OptionalPath = Field(default=None, description="A file that holds it; read again at each request.")
-    lease: LeaseName = Field(default=None, description="A Kubernetes Lease: of any number of replicas, its holder writes.")
-    lease_namespace: LeaseName = Field(default=None, description="The Lease's namespace. Default: the Pod's own.")
-    kube_api: Text = Field(default=None, description="The API server of Kubernetes. Default: the one of the Pod's cluster.")
-    kube_token_file: OptionalPath = Field(
-        default=None, description="A file with a token for it; read again at every call. Default: the service account's."
+    allow_empty: bool = _setting(parse_boolean, "Accept a source that lists no function.", default=False)
+    drift: DriftPolicy = _setting(
+        _one_of(*DriftPolicy), "`correct`, or `report`: never overwrite.", default=DriftPolicy.CORRECT
     )
-    kube_ca_file: OptionalPath = Field(
-        default=None, description="A file with its authority's certificate. Default: the service account's, else the system's."
+    adopt: AdoptPolicy = _setting(_one_of(*AdoptPolicy), "Unowned functions.", default=AdoptPolicy.IDENTICAL)
+    interval: float = _setting(parse_duration, "How often the daemon reconciles to find drift, ±10 %.", default=300.0)
+    git_interval: float = _setting(parse_duration, "How often the daemon asks the git remote for its head.", default=60.0)
+    debounce: float = _setting(parse_duration, "Quiet time after a file event before the daemon reconciles.", default=0.3)
+    listen: str = _setting(_text, "Health, metrics, status, webhook; empty: no server.", default="127.0.0.1:8321")
+    webhook_secret: Credential | None = _optional(_credential, "Secret of the push webhook; without it there is none.")
+    webhook_secret_file: Path | None = _optional(_path, "A file that holds it; read again at each push.")
+    admin_token: Credential | None = _optional(_credential, "Token for people. Default: made, in the state folder.")
+    admin_token_file: Path | None = _optional(_path, "A file that holds it; read again at each request.")
+    lease: str | None = _optional(_object_name, "A Kubernetes Lease: of any number of replicas, its holder writes.")
+    lease_namespace: str | None = _optional(_object_name, "The Lease's namespace. Default: the Pod's own.")
+    kube_api: str | None = _optional(_text, "The API server of Kubernetes. Default: the one of the Pod's cluster.")
+    kube_token_file: Path | None = _optional(
+        _path, "A file with a token for it; read again at every call. Default: the service account's."
     )
-    contract: Contract = Field(
-        default=Contract.AUTO, description="How code is uploaded that asks for nothing: `auto`, `script` or `module`."
+    kube_ca_file: Path | None = _optional(
+        _path, "A file with its authority's certificate. Default: the service account's, else the system's."
     )
-    esbuild: OptionalPath = Field(default=None, description="The esbuild to build with. Default: our own copy, else PATH.")
-    npm_registry: Text = Field(
-        default=None, description="The registry that a git source's npm packages are fetched from. Default: none are."
+    contract: Contract = _setting(
+        _one_of(*Contract), "How code is uploaded that asks for nothing: `auto`, `script` or `module`.", default=Contract.AUTO
     )
-    concurrency: int = Field(default=8, ge=1, le=64, description="API calls in flight.")
-    deploying: int = Field(
-        default=50, ge=1, le=1000, description="Deployments in flight; all of them are followed by the same list call."
+    esbuild: Path | None = _optional(_path, "The esbuild to build with. Default: our own copy, else PATH.")
+    npm_registry: str | None = _optional(
+        _text, "The registry that a git source's npm packages are fetched from. Default: none are."
     )
-    rate_share: Share = Field(default=0.8, description="Share of the API's per-minute limit that is spent.")
-    rate_window: Duration = Field(default=60.0, description="The API's rate limit window; for proxies and the emulator.")
-    request_timeout: Duration = Field(
-        default=30.0, description="Deadline of one API request, and of an npm package times four."
+    concurrency: int = _setting(_number(1, 64), "API calls in flight.", default=8)
+    deploying: int = _setting(
+        _number(1, 1000), "Deployments in flight; all of them are followed by the same list call.", default=50
     )
-    deploy_timeout: Duration = Field(default=180.0, description="Then a deployment counts as failed.")
-    check_delay: Duration = Field(
-        default=20.0, description="First check after a deployment: the edge may answer with old code."
+    rate_share: float = _setting(parse_share, "Share of the API's per-minute limit that is spent.", default=0.8)
+    rate_window: float = _setting(parse_duration, "The API's rate limit window; for proxies and the emulator.", default=60.0)
+    request_timeout: float = _setting(
+        parse_duration, "Deadline of one API request, and of an npm package times four.", default=30.0
     )
-    check_window: Duration = Field(default=60.0, description="A failing check counts when so much time has passed.")
-    secret_env: Text = Field(
-        default=None,
-        description="Globs of variables that `secrets: {env: …}` may read, besides those of the `--env-file`. Default: none.",
+    deploy_timeout: float = _setting(parse_duration, "Then a deployment counts as failed.", default=180.0)
+    check_delay: float = _setting(
+        parse_duration, "First check after a deployment: the edge may answer with old code.", default=20.0
     )
-    secrets_dir: OptionalPath = Field(
-        default=None,
-        description="`secrets: {file: …}` reads only below it. Default: no file; in the image `/run/function-secrets`.",
+    check_window: float = _setting(parse_duration, "A failing check counts when so much time has passed.", default=60.0)
+    secret_env: str | None = _optional(
+        _text, "Globs of variables that `secrets: {env: …}` may read, besides those of the `--env-file`. Default: none."
     )
-    unknown_secrets: UnknownSecrets = Field(
+    secrets_dir: Path | None = _optional(
+        _path, "`secrets: {file: …}` reads only below it. Default: no file; in the image `/run/function-secrets`."
+    )
+    unknown_secrets: UnknownSecrets = _setting(
+        _one_of(*UnknownSecrets),
+        "Deploying a function with secrets on Kapso whose values are not known here: `allow`, `block`, or `auto`.",
         default=UnknownSecrets.AUTO,
-        description="Deploying a function with secrets on Kapso whose values are not known here: `allow`, `block`, or `auto`.",
     )
-    prune_idle: Grace = Field(
-        default=24 * 3600.0, description="A function that was invoked within this time is not deleted; `0` turns this off."
+    prune_idle: float | None = _setting(
+        parse_grace, "A function that was invoked within this time is not deleted; `0` turns this off.", default=24 * 3600.0
     )
-    user_agent: HeaderText = Field(default=None, description="The User-Agent of every request. Default: `kapso-sync/VERSION`.")
-    deploy_poll: Duration = Field(
-        default=2.0, description="First interval between polls of running deployments; grows fivefold."
+    user_agent: str | None = _optional(_header, "The User-Agent of every request. Default: `kapso-sync/VERSION`.")
+    deploy_poll: float = _setting(
+        parse_duration, "First interval between polls of running deployments; grows fivefold.", default=2.0
     )
-    log_format: Literal["auto", "json", "console"] = Field(default="auto", description="`auto`: console on a terminal.")
-    log_level: Literal["debug", "info", "warning", "error", "off"] | None = Field(
-        default=None, description="How much to log; `off`: nothing. Default: `info`; on a terminal `off`, except for `run`."
+    log_format: Literal["auto", "json", "console"] = _setting(
+        _one_of("auto", "json", "console"), "`auto`: console on a terminal.", default="auto"
     )
-    git_timeout: Duration = Field(default=600.0, description="Deadline of one transfer from a git remote.")
-    git_token: Secret = Field(default=None, description="Password or token for an https remote.")
-    git_token_file: OptionalPath = Field(default=None, description="A file that holds it; read again at every fetch.")
-    git_username: Text = Field(default=None, description="User name for an https remote. Default: `x-access-token`.")
-    git_ssh_key_file: OptionalPath = Field(default=None, description="Private key for an ssh remote.")
-    git_known_hosts_file: OptionalPath = Field(default=None, description="Known hosts for an ssh remote.")
-    verify_file: OptionalPath = Field(
-        default=None,
-        description="Allowed signers (ssh) or a keyring (OpenPGP): a revision that none of them signed is not read.",
+    log_level: Literal["debug", "info", "warning", "error", "off"] | None = _optional(
+        _one_of("debug", "info", "warning", "error", "off"),
+        "How much to log; `off`: nothing. Default: `info`; on a terminal `off`, except for `run`.",
     )
-    public_url: Text = Field(default=None, description="Where people reach the status page; messages and commits link to it.")
-    notify_urls_file: OptionalPath = Field(
-        default=None,
-        description="A file of Apprise addresses, one per line, that receive notifications; read again when it changes.",
+    git_timeout: float = _setting(parse_duration, "Deadline of one transfer from a git remote.", default=600.0)
+    git_token: Credential | None = _optional(_credential, "Password or token for an https remote.")
+    git_token_file: Path | None = _optional(_path, "A file that holds it; read again at every fetch.")
+    git_username: str | None = _optional(_text, "User name for an https remote. Default: `x-access-token`.")
+    git_ssh_key_file: Path | None = _optional(_path, "Private key for an ssh remote.")
+    git_known_hosts_file: Path | None = _optional(_path, "Known hosts for an ssh remote.")
+    verify_file: Path | None = _optional(
+        _path, "Allowed signers (ssh) or a keyring (OpenPGP): a revision that none of them signed is not read."
     )
-    notify_interval: Duration = Field(default=60.0, description="Least time between two messages to one address.")
-    commit_status: Literal["auto", "github", "gitlab", "gitea", "off"] = Field(
-        default="off", description="Set each commit's status at its forge: `auto` goes by the host; Forgejo is `gitea`."
+    public_url: str | None = _optional(_text, "Where people reach the status page; messages and commits link to it.")
+    notify_urls_file: Path | None = _optional(
+        _path, "A file of Apprise addresses, one per line, that receive notifications; read again when it changes."
     )
-    commit_status_url: Text = Field(default=None, description="Base of the forge's API. Default: from the remote's host.")
-    commit_status_token: Secret = Field(default=None, description="Token that may set statuses. Default: git's token.")
-    commit_status_token_file: OptionalPath = Field(
-        default=None, description="A file that holds it; read again at every status."
+    notify_interval: float = _setting(parse_duration, "Least time between two messages to one address.", default=60.0)
+    commit_status: Literal["auto", "github", "gitlab", "gitea", "off"] = _setting(
+        _one_of("auto", "github", "gitlab", "gitea", "off"),
+        "Set each commit's status at its forge: `auto` goes by the host; Forgejo is `gitea`.",
+        default="off",
     )
-
-    _notices: tuple[Notice, ...] = PrivateAttr(default=())
-    _environment: Mapping[str, str] = PrivateAttr(default_factory=dict)
-    _env_file_variables: Mapping[str, str] = PrivateAttr(default_factory=dict)
-    _env_file: Path | None = PrivateAttr(default=None)
-    _key_env_file: Path | None = PrivateAttr(default=None)
-
-    def model_post_init(self, context: Any, /) -> None:
-        """Keep the variables that were loaded, and the warnings about them."""
-        loaded = context or {}
-        self._environment = loaded.get("environment", {})
-        self._env_file_variables = loaded.get("env_file_variables", {})
-        self._env_file = loaded.get("env_file")
-        self._key_env_file = loaded.get("key_env_file")
-        self._notices = (
-            *loaded.get("notices", ()),
-            *_unknown_variables({**self._env_file_variables, **self._environment}),
-        )
+    commit_status_url: str | None = _optional(_text, "Base of the forge's API. Default: from the remote's host.")
+    commit_status_token: Credential | None = _optional(_credential, "Token that may set statuses. Default: git's token.")
+    commit_status_token_file: Path | None = _optional(_path, "A file that holds it; read again at every status.")
+    origin: Origin = field(default=Origin(), repr=False, compare=False)
 
     @property
     def notices(self) -> tuple[Notice, ...]:
         """Warnings about variables that are set but have no meaning."""
-        return self._notices
+        return self.origin.notices
 
     def key(self) -> str:
         """Return the API key, read again at every call; raises `ConfigError` if there is no key."""
         return _secret("api_key", self.api_key, self.api_key_file) or self._missing_key()
 
     def _missing_key(self) -> str:
-        wrong = "".join(f"; {notice.message}" for notice in self._notices if notice.code == ENV_FILE_LINE)
+        wrong = "".join(f"; {notice.message}" for notice in self.origin.notices if notice.code == ENV_FILE_LINE)
         where = "Kapso's dashboard, Project settings, API keys"
         raise ConfigError(
             f"no API key{wrong}", hint=f"set KAPSO_API_KEY, or KAPSO_API_KEY_FILE to a file that holds it ({where})"
@@ -267,7 +317,7 @@ class Settings(BaseModel):
     def key_source(self) -> str:
         """The setting that the key comes from, with the file that sets or holds it, for error messages."""
         setting = "KAPSO_API_KEY" if self.api_key_file is None else f"KAPSO_API_KEY_FILE ({self.api_key_file})"
-        return setting if self._key_env_file is None else f"{setting} in {self._key_env_file}"
+        return setting if self.origin.key_env_file is None else f"{setting} in {self.origin.key_env_file}"
 
     def webhook_key(self) -> str | None:
         """Return the webhook's secret, read again at every call, or None."""
@@ -280,23 +330,26 @@ class Settings(BaseModel):
     @property
     def environment(self) -> Mapping[str, str]:
         """The process's environment, for ``secrets: {env: …}``."""
-        return self._environment
+        return self.origin.environment
 
     @property
     def env_file_variables(self) -> Mapping[str, str]:
         """What the ``--env-file`` sets, for ``secrets: {env: …}``."""
-        return self._env_file_variables
+        return self.origin.env_file_variables
 
     @property
     def network_variables(self) -> Mapping[str, str]:
         """The variables for proxies and authorities: the environment, then the ``--env-file``; an empty one is not set."""
-        return {**self._env_file_variables, **{name: value for name, value in self._environment.items() if value.strip()}}
+        return {
+            **self.origin.env_file_variables,
+            **{name: value for name, value in self.origin.environment.items() if value.strip()},
+        }
 
     @property
     def credential_files(self) -> tuple[Path, ...]:
         """The files that contain kapso-sync's own credentials."""
-        named = (getattr(self, name) for name in type(self).model_fields if name.endswith("_file"))
-        return tuple(path for path in (*named, self._env_file) if path is not None)
+        named = (getattr(self, name) for name in SETTINGS if name.endswith("_file"))
+        return tuple(path for path in (*named, self.origin.env_file) if path is not None)
 
     def git_password(self) -> str | None:
         """Return the git token, read again at every call, or None."""
@@ -319,8 +372,11 @@ def variable(name: str) -> str:
     return f"KAPSO_{name.upper()}" if name in ("api_key", "api_key_file", "api_base_url") else f"KAPSO_SYNC_{name.upper()}"
 
 
-VARIABLES: Mapping[str, str] = {variable(name): name for name in Settings.model_fields}
-_CREDENTIALS = {variable(name) for name in Settings.model_fields if f"{name}_file" in Settings.model_fields}
+SETTINGS: Mapping[str, Setting] = {each.name: each.metadata["setting"] for each in fields(Settings) if each.metadata}
+"""Each setting, by its name, in the order of the code."""
+
+VARIABLES: Mapping[str, str] = {variable(name): name for name in SETTINGS}
+_CREDENTIALS = {variable(name) for name in SETTINGS if f"{name}_file" in SETTINGS}
 
 
 def load_settings(
@@ -345,17 +401,24 @@ def load_settings(
     keys = ("KAPSO_API_KEY", "KAPSO_API_KEY_FILE")
     outside = any(_is_set(name, environment.get(name, "")) for name in keys) or "api_key" in overrides
     key_file = None if outside or not any(name in file for name in keys) else env_file
-    context = {
-        "environment": environment,
-        "env_file_variables": file,
-        "env_file": kept,
-        "key_env_file": key_file,
-        "notices": _env_file_notices(env_file, parsed),
-    }
-    try:
-        return Settings.model_validate(merged, context=context)
-    except ValidationError as error:
-        raise _explain(error) from None
+    origin = Origin(
+        frozenset(merged),
+        environment,
+        file,
+        kept,
+        key_file,
+        (*_env_file_notices(env_file, parsed), *_unknown_variables({**file, **environment})),
+    )
+    values, mistakes = {}, []
+    for name, value in merged.items():
+        try:
+            values[name] = SETTINGS[name].parse(value)
+        except ValueError as error:
+            mistakes.append((name, value, error))
+    if mistakes:
+        raise _explain(sorted(mistakes, key=lambda mistake: list(SETTINGS).index(mistake[0])))
+    made: Any = Settings
+    return made(**values, origin=origin)  # type: ignore[no-any-return] # each parser returns the type of its field
 
 
 def _is_set(name: str, value: str) -> bool:
@@ -398,10 +461,10 @@ def _read_env_file(path: Path | None) -> EnvFile:
     return parse_env_file(text)
 
 
-def _secret(name: str, value: SecretStr | None, file: Path | None) -> str | None:
+def _secret(name: str, value: Credential | None, file: Path | None) -> str | None:
     """Return a credential that an HTTP header can carry, or None; raises `ConfigError`, which never shows the value."""
     if file is None:
-        return header_value(variable(name), value.get_secret_value()) if value is not None else None
+        return header_value(variable(name), value.text) if value is not None else None
     if value is not None:
         raise ConfigError(f"both {variable(name)} and {variable(name)}_FILE are set", hint="keep one of them")
     place = f"{variable(name)}_FILE {file}"
@@ -411,32 +474,10 @@ def _secret(name: str, value: SecretStr | None, file: Path | None) -> str | None
     return found
 
 
-def _explain(error: ValidationError) -> ConfigError:
+def _explain(mistakes: Sequence[tuple[str, object, ValueError]]) -> ConfigError:
+    """Return one error of all mistakes: the setting's name, its value unless it is a credential, and what was expected."""
     lines = []
-    for item in error.errors(include_url=False):
-        name = str(item["loc"][0])
-        field = Settings.model_fields.get(name)
-        secret = field is not None and field.annotation == SecretStr | None
-        shown = "" if secret else f" is {MASKED.sub('[redacted]', repr(item['input']))}"
-        lines.append(f"{variable(name)}{shown}: {_expected(item)}")
-    first, *rest = lines
-    return ConfigError(
-        f"{first}" + "".join(f"; {line}" for line in rest),
-        hint="flags and variables share these rules; `docs/settings.md` lists them all",
-    )
-
-
-_EXPECTATIONS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
-    "literal_error": lambda context: f"expected {context['expected']}",
-    "enum": lambda context: f"expected {context['expected']}",
-    "int_parsing": lambda _: "expected a whole number",
-    "greater_than_equal": lambda context: f"expected at least {context['ge']}",
-    "less_than_equal": lambda context: f"expected at most {context['le']}",
-}
-
-
-def _expected(item: Mapping[str, Any]) -> str:
-    explain = _EXPECTATIONS.get(str(item["type"]))
-    if explain is not None:
-        return explain(item.get("ctx", {}))
-    return str(item["msg"]).removeprefix("Value error, ").lower().removeprefix("value error, ")
+    for name, value, error in mistakes:
+        shown = "" if f"{name}_file" in SETTINGS else f" is {MASKED.sub('[redacted]', repr(value))}"
+        lines.append(f"{variable(name)}{shown}: {error}")
+    return ConfigError("; ".join(lines), hint="flags and variables share these rules; `docs/settings.md` lists them all")

@@ -53,7 +53,7 @@ def find_daemon_folder(settings: Settings) -> Path:
         return own
     running = [daemon for daemon in running_daemons(settings) if daemon.url is not None]
     if settings.source is not None:
-        if "api_base_url" in settings.model_fields_set:
+        if "api_base_url" in settings.origin.given:
             return own
         wanted = source_spec(settings).location, settings.path, settings.env
         running = [daemon for daemon in running if (daemon.source, daemon.path, daemon.env) == wanted]

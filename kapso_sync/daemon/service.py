@@ -12,7 +12,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -531,7 +531,7 @@ def _intervals(settings: Settings, *, folder: bool) -> tuple[Interval, ...]:
 
 def with_prune_grace(settings: Settings) -> Settings:
     """Return the settings with the daemon's default prune grace if they set none."""
-    return settings if settings.prune_grace is not None else settings.model_copy(update={"prune_grace": PRUNE_GRACE})
+    return settings if settings.prune_grace is not None else replace(settings, prune_grace=PRUNE_GRACE)
 
 
 def one_line(status: DaemonStatus) -> str:

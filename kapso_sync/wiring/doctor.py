@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kapso_sync import __version__
 from kapso_sync.api.base_url import parse_base_url, sibling_base
@@ -43,7 +43,7 @@ async def open_doctor(settings: Settings, logging: EventBus) -> AsyncIterator[Do
 
     @contextlib.asynccontextmanager
     async def connect(base: str | None, agent: str | None) -> AsyncIterator[FunctionsApi]:
-        chosen = settings if agent is None else settings.model_copy(update={"user_agent": agent})
+        chosen = settings if agent is None else replace(settings, user_agent=agent)
         async with make_transport(
             chosen, network, base or base_url, clock, emit=logging.emit, redactor=logging.redactor
         ) as transport:

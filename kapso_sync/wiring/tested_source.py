@@ -126,7 +126,7 @@ async def _touched(settings: Settings, bus: EventBus, now: _Read, since: str) ->
     commit, packages = _look_into(tree.root, root, since)
     try:
         installed = find_packages(now.spec, now.snapshot)
-        then = await _read(settings.model_copy(update={"ref": commit, "branch": None}), bus, lambda _: installed)
+        then = await _read(replace(settings, ref=commit, branch=None), bus, lambda _: installed)
     except ManifestInvalid:
         return now.desired.slugs
     before = {function.slug: _fingerprint(function, then.snapshot) for function in then.desired.functions}

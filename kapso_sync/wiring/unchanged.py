@@ -25,7 +25,7 @@ from kapso_sync.model.clock import Clock
 from kapso_sync.model.json_values import Json
 from kapso_sync.model.settled import RecordedPass
 from kapso_sync.model.source import Revision
-from kapso_sync.settings import Settings
+from kapso_sync.settings import SETTINGS, Settings
 from kapso_sync.sources.spec import SourceKind
 from kapso_sync.store import settled_pass
 from kapso_sync.store.api_facts import ApiFactsFile
@@ -82,7 +82,7 @@ def circumstances(settings: Settings, owner: str, root: Path, base_url: str) -> 
     ``root`` is the folder that holds the state folders. The digest is keyed by the API key: another key gives
     another digest, and the state folder reveals no setting. Raises `ConfigError` if there is no key.
     """
-    named = {name: repr(value) for name, value in settings if name not in _NO_PART_OF_IT}
+    named = {name: repr(getattr(settings, name)) for name in SETTINGS if name not in _NO_PART_OF_IT}
     facts = replace(ApiFactsFile.for_base(root, base_url).read(), deploy_seconds=None)
     text = json.dumps([__version__, owner, base_url, named, asdict(facts)], sort_keys=True)
     return hmac.new(settings.key().encode(), text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()

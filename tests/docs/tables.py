@@ -19,7 +19,7 @@ from kapso_sync.cli.context import _FLAGS
 from kapso_sync.clock import SystemClock
 from kapso_sync.manifest import json_schema
 from kapso_sync.model import events
-from kapso_sync.settings import Settings, variable
+from kapso_sync.settings import SETTINGS, variable
 from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.telemetry.metrics import Metrics
 
@@ -42,9 +42,9 @@ def _field(field: dataclasses.Field[object]) -> str:
 
 def setting_rows() -> Iterator[str]:
     """A row of docs/settings.md for each setting, in the order of the code."""
-    for name, field in Settings.model_fields.items():
+    for name, setting in SETTINGS.items():
         flag = f"`{_FLAGS[name][0].partition('/')[0]}`" if name in _FLAGS else "`SOURCE`" if name == "source" else ""
-        yield f"| `{variable(name)}` | {flag} | {_default(name, field.default)} | {field.description} |"
+        yield f"| `{variable(name)}` | {flag} | {_default(name, setting.default)} | {setting.description} |"
 
 
 def manifest_rows() -> Iterator[str]:

@@ -72,17 +72,18 @@ def test_hundreds_of_passes_leak_no_memory_handles_or_zombies(kapso: Served, rep
         passes = 0
 
         def after(count: int) -> dict[str, int]:
-            """Return the least of what is held at ten looks: a leak stays, and the pipes of a `git` that runs do not."""
             nonlocal passes
-            looks = []
-            for number in (count, *[1] * 9):
-                passes += number
-                until(lambda: len([call for call in kapso.calls() if call == "GET /functions"]) >= passes, 60)
-                looks.append(held(running.process.pid))
+            passes += count
+            until(lambda: len([call for call in kapso.calls() if call == "GET /functions"]) >= passes, 60)
+            return held(running.process.pid)
+
+        def least_after(count: int) -> dict[str, int]:
+            """Of ten looks: what leaks is there at each of them, and the pipes of a `git` that runs are not."""
+            looks = [after(number) for number in (count, *[1] * 9)]
             return {what: min(look[what] for look in looks) for what in looks[0]}
 
-        early = after(60)
-        late = after(150)
+        early = least_after(60)
+        late = least_after(150)
         assert late["handles"] <= early["handles"] + 4
         assert late["threads"] <= early["threads"] + 2
         assert late["children"] <= 4

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from kapso_sync import mounted_files
 from kapso_sync.errors import ConfigError
 from kapso_sync.model.policies import DriftPolicy, MaxDelete
-from kapso_sync.settings import MAX_CREDENTIAL_BYTES, VARIABLES, Settings, load_settings, variable
+from kapso_sync.settings import MAX_CREDENTIAL_BYTES, SETTINGS, VARIABLES, Settings, load_settings, variable
 from kapso_sync.units import parse_duration
 
 
@@ -41,7 +42,7 @@ def test_invalid_durations_are_refused(text: str) -> None:
 def test_an_empty_variable_counts_as_not_set() -> None:
     """As compose files and CI write them; an empty listen address means no server."""
     empty = load(**dict.fromkeys(VARIABLES, ""))
-    assert empty.model_dump(exclude={"listen"}) == load().model_dump(exclude={"listen"})
+    assert replace(empty, listen="127.0.0.1:8321") == load()
     assert (empty.listen, load().listen) == ("", "127.0.0.1:8321")
 
 
@@ -89,7 +90,7 @@ READS = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(name for name in Settings.model_fields if f"{name}_file" in Settings.model_fields))
+@pytest.mark.parametrize("name", sorted(name for name in SETTINGS if f"{name}_file" in SETTINGS))
 def test_a_byte_order_mark_is_no_part_of_any_credential_in_a_file(tmp_path: Path, name: str) -> None:
     """Windows' editors write one; a file without one reads the same."""
     for content in (BOM + b"the-value\r\n", b"the-value"):
@@ -118,7 +119,7 @@ def test_an_env_file_may_be_a_pipe(tmp_path: Path) -> None:
         os.close(reading)
 
 
-CREDENTIAL_FILES = sorted(name for name in Settings.model_fields if f"{name}_file" in Settings.model_fields)
+CREDENTIAL_FILES = sorted(name for name in SETTINGS if f"{name}_file" in SETTINGS)
 
 
 @pytest.mark.parametrize("name", CREDENTIAL_FILES)
@@ -182,7 +183,7 @@ def test_a_file_that_is_not_utf8_is_an_error_that_says_so(tmp_path: Path, encodi
         assert raised.value.hint == "save it as UTF-8"
 
 
-@pytest.mark.parametrize("name", sorted(Settings.model_fields.keys() - {"listen"}))
+@pytest.mark.parametrize("name", sorted(SETTINGS.keys() - {"listen"}))
 @pytest.mark.parametrize("empty", ["", " "])
 def test_an_empty_variable_or_flag_is_one_that_is_not_set(name: str, empty: str) -> None:
     """For every setting: as CI and compose write `${MISSING}`. A flag's outranks the variable, and the default holds."""
@@ -225,6 +226,30 @@ def test_all_invalid_settings_are_reported_at_once() -> None:
         "KAPSO_SYNC_RATE_SHARE is '0%': expected a percentage from 1% to 100%",
     ):
         assert said in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("CONCURRENCY", "0", "expected at least 1"),
+        ("CONCURRENCY", "65", "expected at most 64"),
+        ("CONCURRENCY", "2.5", "expected a whole number"),
+        ("ADOPT", "Always", "expected 'identical', 'always' or 'never'"),
+        ("LOG_FORMAT", "text", "expected 'auto', 'json' or 'console'"),
+        ("USER_AGENT", "grüße", "expected printable ASCII characters on one line"),
+    ],
+)
+def test_an_invalid_setting_says_what_was_expected(name: str, text: str, said: str) -> None:
+    """With the value as it was given; a credential's is not shown."""
+    with pytest.raises(ConfigError) as raised:
+        load(**{f"KAPSO_SYNC_{name}": text})
+    assert raised.value.message == f"KAPSO_SYNC_{name} is {text!r}: {said}"
+
+
+def test_whole_numbers_are_read_as_people_write_them() -> None:
+    """With spaces around them, or as a number that a flag gives."""
+    assert load(KAPSO_SYNC_CONCURRENCY=" 12 ").concurrency == 12
+    assert load_settings({"concurrency": 12}, environment={}).concurrency == 12
 
 
 def test_an_empty_variable_takes_the_default() -> None:
