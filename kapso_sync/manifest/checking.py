@@ -1,32 +1,41 @@
-"""Turns validation errors of the models into problems for people: a location, plain words, and a suggestion."""
+"""Checks a document against a model, and reports everything that is wrong: a location, plain words, and a suggestion.
+
+msgspec describes the models' types and reads the document once nothing is wrong. By itself it stops at the first mistake, and a
+person who writes a manifest wants all of them.
+"""
 
 from __future__ import annotations
 
 import difflib
+import enum
+import functools
 import json
 import re
-import types
-import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, RootModel, ValidationError
+import msgspec
+from msgspec import inspect
 
 from kapso_sync.errors import Problem
 from kapso_sync.manifest.document import Document, Path
 from kapso_sync.manifest.schema import (
+    ALSO,
     DOTENV_PATTERN,
     ENVIRONMENT_PATTERN,
     HEADER_PATTERN,
     HEADER_TEXT_PATTERN,
+    INSTEAD,
     SECRET_PATTERN,
     VARIABLE_PATTERN,
+    Keys,
 )
 from kapso_sync.model.json_values import Json
 from kapso_sync.model.names import SLUG_PATTERN
 
-_Model = TypeVar("_Model", bound=BaseModel)
+_Model = TypeVar("_Model")
 
 _BOOLEAN_WORDS = frozenset({"yes", "no", "on", "off", "y", "n"})
 _PATTERNS = {
@@ -40,17 +49,38 @@ _PATTERNS = {
 }
 
 
+class _Kind(enum.Enum):
+    """What is wrong with a value."""
+
+    NO_MAPPING = enum.auto()
+    NO_LIST = enum.auto()
+    NO_TEXT = enum.auto()
+    NO_BOOLEAN = enum.auto()
+    SPELLING = enum.auto()
+    TOO_MANY = enum.auto()
+    UNKNOWN_KEY = enum.auto()
+    MISSING_KEY = enum.auto()
+    OTHER = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """A value, or with ``is_key`` a key, that is not what the model expects; ``known`` are the keys that it has."""
+
+    path: Path
+    kind: _Kind
+    expected: str
+    value: Json
+    is_key: bool = False
+    known: tuple[str, ...] = ()
+
+
 def check(document: Document, model: type[_Model]) -> _Model | None:
-    """Return the document as a model; validation errors are added to its problems, and then the result may be None."""
-    checked = None
-    faulty: set[Path] = set()
-    try:
-        checked = model.model_validate(document.value)
-    except ValidationError as error:
-        for item in error.errors(include_url=False):
-            path = _path(item["loc"], document.value)
-            faulty.add(path)
-            document.problems.append(_problem(document, model, path, item))
+    """Return the document as a model; what is wrong is added to its problems, and then the result may be None."""
+    described = _described(model)  # type: ignore[arg-type] # every type is hashable
+    faults = _faults(described, document.value, ())
+    document.problems += [_problem(document, fault) for fault in faults]
+    faulty = {fault.path for fault in faults}
     for path in _nulls(document.value) if document.value is not None else ():
         entry = path[:-1] == ("functions",) or (len(path) == 4 and path[0] == "environments" and path[2] == "functions")
         if not entry and not _free(path) and path not in faulty:
@@ -59,7 +89,12 @@ def check(document: Document, model: type[_Model]) -> _Model | None:
                 document.problem("empty", text, document.location(path, key=True), "give a value, or remove the key")
             )
     document.problems += ambiguities(document, faulty)
-    return checked
+    return None if faults else msgspec.convert(document.value, model)
+
+
+@functools.cache
+def _described(model: Any) -> inspect.Type:
+    return inspect.type_info(model)
 
 
 def ambiguities(document: Document, faulty: AbstractSet[Path] = frozenset()) -> list[Problem]:
@@ -90,51 +125,179 @@ def shown(value: Json) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def did_you_mean(word: str, known: typing.Iterable[str]) -> str | None:
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """Return the known word that is closest."""
     return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)), None)
 
 
-def _path(loc: tuple[int | str, ...], value: Json) -> Path:
-    """Drop the parts of pydantic's path that are not in the document: names of union branches, and ``[key]``."""
-    path: list[str | int] = []
-    for part in loc:
-        if isinstance(value, dict) and part in value:
-            path.append(part)
-            value = value[str(part)]
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            path.append(part)
-            value = value[part]
-        elif isinstance(part, int) and isinstance(value, str):
-            continue  # a text that may stand for a list of one
-        elif part != "[key]" and loc.index(part) == len(loc) - 1:
-            path.append(part)
-    return tuple(path)
+def _faults(kind: inspect.Type, value: Json, path: Path) -> Sequence[_Fault]:
+    """Return what is wrong with a value, in the order of the model's keys; what is inside of a wrong value is not looked at."""
+    look = _LOOKS.get(type(kind))
+    return () if look is None else look(kind, value, path)
 
 
-def _problem(document: Document, model: type[BaseModel], path: Path, item: Mapping[str, Any]) -> Problem:
-    kind = str(item["type"])
-    name, value = dotted(path), item["input"]
-    if kind == "extra_forbidden":
-        return _unknown_key(document, model, path)
-    if kind == "missing":
-        text = f"{name}: is required"
-        return document.problem(
-            "missing", text, document.location(path[:-1]), "add `version: 1`" if path == ("version",) else None
-        )
+def _in_metadata(kind: inspect.Metadata, value: Json, path: Path) -> Sequence[_Fault]:
+    rules = kind.extra or {}
+    if INSTEAD in rules:
+        return _refused(rules[INSTEAD](value), value, path)
+    return _faults(kind.type, value, path) or _refused(rules[ALSO](value) if ALSO in rules else None, value, path)
+
+
+def _in_union(kind: inspect.UnionType, value: Json, path: Path) -> Sequence[_Fault]:
+    """Look at the type of several that a value was meant to be: the one that it is, else the one with the most to say."""
+    for each in kind.types:
+        if _is_of(each, value):
+            return _faults(each, value, path)
+    nested = [each for each in kind.types if isinstance(each, inspect.StructType | inspect.DictType | inspect.ListType)]
+    others = [each for each in kind.types if not isinstance(each, inspect.NoneType)]
+    return _faults((nested or others)[0], value, path)
+
+
+def _is_of(kind: inspect.Type, value: Json) -> bool:
+    if isinstance(kind, inspect.Metadata):
+        return _is_of(kind.type, value)
+    if isinstance(kind, inspect.LiteralType):
+        return any(value is each for each in kind.values if isinstance(each, bool))
+    return type(value) is _PYTHON.get(type(kind))
+
+
+_PYTHON = {
+    inspect.NoneType: type(None),
+    inspect.StrType: str,
+    inspect.ListType: list,
+    inspect.DictType: dict,
+    inspect.StructType: dict,
+}
+"""The types of which a union has at most one each."""
+
+
+def _in_model(kind: inspect.StructType, value: Json, path: Path) -> Sequence[_Fault]:
+    if not isinstance(value, dict):
+        return [_Fault(path, _Kind.NO_MAPPING, "expected a mapping", value)]
+    known = _known_keys(kind.cls)
+    faults: list[_Fault] = []
+    for name, field in known.items():
+        if name in value:
+            faults += _faults(field.type, value[name], (*path, name))
+        elif field.required:
+            faults.append(_Fault((*path, name), _Kind.MISSING_KEY, "is required", None))
+    if kind.forbid_unknown_fields and not value.keys() <= known.keys():
+        unknown = [key for key in value if key not in known]
+        faults += [_Fault((*path, key), _Kind.UNKNOWN_KEY, "unknown key", value[key], known=tuple(known)) for key in unknown]
+    return faults or (_refused(kind.cls.rule(value), value, path) if issubclass(kind.cls, Keys) else ())
+
+
+@functools.cache
+def _known_keys(model: type[msgspec.Struct]) -> Mapping[str, inspect.Field]:
+    described = inspect.type_info(model)
+    return {field.encode_name: field for field in described.fields} if isinstance(described, inspect.StructType) else {}
+
+
+def _in_mapping(kind: inspect.DictType, value: Json, path: Path) -> Sequence[_Fault]:
+    if not isinstance(value, dict):
+        return [_Fault(path, _Kind.NO_MAPPING, "expected a mapping", value)]
+    if kind.max_length is not None and len(value) > kind.max_length:
+        return [_Fault(path, _Kind.TOO_MANY, f"expected at most {kind.max_length}", value)]
+    faults: list[_Fault] = []
+    for key, item in value.items():
+        below = (*path, key)
+        faults += [replace(fault, is_key=True) for fault in _faults(kind.key_type, key, below)]
+        faults += _faults(kind.value_type, item, below)
+    return faults
+
+
+def _in_list(kind: inspect.ListType, value: Json, path: Path) -> Sequence[_Fault]:
+    if not isinstance(value, list):
+        return [_Fault(path, _Kind.NO_LIST, "expected a list", value)]
+    if kind.max_length is not None and len(value) > kind.max_length:
+        return [_Fault(path, _Kind.TOO_MANY, f"expected at most {kind.max_length}", value)]
+    return [fault for number, item in enumerate(value) for fault in _faults(kind.item_type, item, (*path, number))]
+
+
+def _in_text(kind: inspect.StrType, value: Json, path: Path) -> Sequence[_Fault]:
+    if not isinstance(value, str):
+        return [_Fault(path, _Kind.NO_TEXT, "expected text", value)]
+    if kind.min_length is not None and len(value) < kind.min_length:
+        return _refused("expected some text", value, path)
+    if kind.max_length is not None and len(value) > kind.max_length:
+        return _refused(f"expected at most {kind.max_length} characters", value, path)
+    if kind.pattern is not None and not re.fullmatch(kind.pattern, value):  # Python's `$` lets a line end follow
+        return [_Fault(path, _Kind.SPELLING, _PATTERNS.get(kind.pattern, "expected another spelling"), value)]
+    return ()
+
+
+def _in_boolean(_: inspect.BoolType, value: Json, path: Path) -> Sequence[_Fault]:
+    return () if isinstance(value, bool) else [_Fault(path, _Kind.NO_BOOLEAN, "expected true or false", value)]
+
+
+def _in_choice(kind: inspect.LiteralType, value: Json, path: Path) -> Sequence[_Fault]:
+    if any(value == each and type(value) is type(each) for each in kind.values):
+        return ()
+    *others, last = (each if isinstance(each, str) else shown(each) for each in kind.values)
+    return _refused(f"expected {', '.join(others)} or {last}" if others else f"expected {last}", value, path)
+
+
+def _in_whole_number(kind: inspect.IntType, value: Json, path: Path) -> Sequence[_Fault]:
+    if isinstance(value, bool) or not isinstance(value, int):
+        return _refused("expected a whole number", value, path)
+    return _refused(_out_of_range(kind, value), value, path)
+
+
+def _in_number(kind: inspect.FloatType, value: Json, path: Path) -> Sequence[_Fault]:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return _refused("expected a number", value, path)
+    return _refused(_out_of_range(kind, value), value, path)
+
+
+def _out_of_range(kind: inspect.IntType | inspect.FloatType, value: float) -> str | None:
+    """Return the limit that a number is beyond; one that is not a number is beyond all of them."""
+    if kind.gt is not None and not value > kind.gt:
+        return f"expected more than {kind.gt}"
+    if kind.ge is not None and not value >= kind.ge:
+        return f"expected at least {kind.ge}"
+    if kind.le is not None and not value <= kind.le:
+        return f"expected at most {kind.le}"
+    return None
+
+
+def _refused(expected: str | None, value: Json, path: Path) -> Sequence[_Fault]:
+    return () if expected is None else [_Fault(path, _Kind.OTHER, expected, value)]
+
+
+_LOOKS: Mapping[type[inspect.Type], Callable[[Any, Json, Path], Sequence[_Fault]]] = {
+    inspect.Metadata: _in_metadata,
+    inspect.UnionType: _in_union,
+    inspect.StructType: _in_model,
+    inspect.DictType: _in_mapping,
+    inspect.ListType: _in_list,
+    inspect.StrType: _in_text,
+    inspect.BoolType: _in_boolean,
+    inspect.LiteralType: _in_choice,
+    inspect.IntType: _in_whole_number,
+    inspect.FloatType: _in_number,
+}
+"""What looks at a value of each type; the types that are not here take any value."""
+
+
+def _problem(document: Document, fault: _Fault) -> Problem:
+    path, value, name = fault.path, fault.value, dotted(fault.path)
+    if fault.kind is _Kind.UNKNOWN_KEY:
+        meant = did_you_mean(str(path[-1]), fault.known)
+        known = f"did you mean `{meant}`?" if meant else f"known here: {', '.join(fault.known)}"
+        return document.problem("unknown-key", f"{name}: unknown key", document.location(path, key=True), known)
+    if fault.kind is _Kind.MISSING_KEY:
+        hint = "add `version: 1`" if path == ("version",) else None
+        return document.problem("missing", f"{name}: is required", document.location(path[:-1]), hint)
     if path == ("version",):
         text = f"version: expected 1, the only version there is, got {shown(value)}"
         return document.problem("version", text, document.location(path), "a newer kapso-sync may know it")
-    is_key = item["loc"][-1:] == ("[key]",)
-    expected = _EXPECTED[kind](item) if kind in _EXPECTED else str(item["msg"])
-    text = f"{name}: {expected}" + (
-        "" if kind == "string_pattern_mismatch" and is_key else f", got {_got(document, path, value, kind)}"
-    )
-    return document.problem("value", text, document.location(path, key=is_key), _hint(path, kind, value))
+    got = "" if fault.kind is _Kind.SPELLING and fault.is_key else f", got {_got(document, fault)}"
+    return document.problem("value", f"{name}: {fault.expected}{got}", document.location(path, key=fault.is_key), _hint(fault))
 
 
-def _got(document: Document, path: Path, value: Json, kind: str) -> str:
-    if isinstance(value, dict | list) and kind == "too_long":
+def _got(document: Document, fault: _Fault) -> str:
+    path, value = fault.path, fault.value
+    if isinstance(value, dict | list) and fault.kind is _Kind.TOO_MANY:
         return f"{len(value)}"
     if isinstance(value, dict):
         return "a mapping"
@@ -143,19 +306,21 @@ def _got(document: Document, path: Path, value: Json, kind: str) -> str:
     return "nothing" if value is None else f'"{document.ambiguous[path]}"' if path in document.ambiguous else shown(value)
 
 
-def _hint(path: Path, kind: str, value: Json) -> str | None:
-    if kind in ("model_type", "dict_type", "list_type"):
-        return _shape_hint(path, value)
-    if kind == "string_pattern_mismatch" and path[-2:-1] == ("functions",):
-        slug = re.sub(r"[^a-z0-9]+", "-", str(path[-1]).lower()).strip("-")
-        return f"did you mean `{slug}`?" if re.fullmatch(SLUG_PATTERN, slug) else None
-    if kind == "string_pattern_mismatch" and path[-2:-1] == ("secrets",):
-        name = re.sub(r"[^A-Z0-9]+", "_", str(path[-1]).upper()).strip("_")
-        return f"did you mean `{name}`?" if re.fullmatch(SECRET_PATTERN, name) else None
-    if kind == "bool_type" and isinstance(value, str) and value.lower() in _BOOLEAN_WORDS | {"true", "false"}:
-        return "write true or false, without quotes"
-    if kind == "string_type" and isinstance(value, bool | int | float):
-        return f'quote it, if it is text: "{shown(value)}"'
+def _hint(fault: _Fault) -> str | None:
+    path, value = fault.path, fault.value
+    match fault.kind:
+        case _Kind.NO_MAPPING | _Kind.NO_LIST:
+            return _shape_hint(path, value)
+        case _Kind.SPELLING if path[-2:-1] == ("functions",):
+            slug = re.sub(r"[^a-z0-9]+", "-", str(path[-1]).lower()).strip("-")
+            return f"did you mean `{slug}`?" if re.fullmatch(SLUG_PATTERN, slug) else None
+        case _Kind.SPELLING if path[-2:-1] == ("secrets",):
+            name = re.sub(r"[^A-Z0-9]+", "_", str(path[-1]).upper()).strip("_")
+            return f"did you mean `{name}`?" if re.fullmatch(SECRET_PATTERN, name) else None
+        case _Kind.NO_BOOLEAN if isinstance(value, str) and value.lower() in _BOOLEAN_WORDS | {"true", "false"}:
+            return "write true or false, without quotes"
+        case _Kind.NO_TEXT if isinstance(value, bool | int | float):
+            return f'quote it, if it is text: "{shown(value)}"'
     return None
 
 
@@ -184,54 +349,6 @@ def _shape_hint(path: Path, value: Json) -> str | None:
     return None
 
 
-def _unknown_key(document: Document, model: type[BaseModel], path: Path) -> Problem:
-    owner = _model_at(model, path[:-1])
-    known = [field.alias or name for name, field in owner.model_fields.items()] if owner else []
-    meant = did_you_mean(str(path[-1]), known)
-    hint = f"did you mean `{meant}`?" if meant else f"known here: {', '.join(known)}"
-    return document.problem("unknown-key", f"{dotted(path)}: unknown key", document.location(path, key=True), hint)
-
-
-def _model_at(model: type[BaseModel], path: Path) -> type[BaseModel] | None:
-    current: Any = model
-    for part in path:
-        if isinstance(current, type) and issubclass(current, RootModel):
-            current = _core(current.model_fields["root"].annotation)
-        if isinstance(current, type) and issubclass(current, BaseModel):
-            fields = {field.alias or name: field.annotation for name, field in current.model_fields.items()}
-            current = _core(fields.get(str(part)))
-        else:
-            current = _core(typing.get_args(current)[-1]) if typing.get_args(current) else None
-    return current if isinstance(current, type) and issubclass(current, BaseModel) else None
-
-
-def _core(annotation: Any) -> Any:
-    """Return an annotation without ``None`` and ``Annotated``."""
-    if typing.get_origin(annotation) is typing.Annotated:
-        return _core(typing.get_args(annotation)[0])
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return _core(next(arg for arg in typing.get_args(annotation) if arg is not type(None)))
-    return annotation
-
-
-_EXPECTED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
-    "bool_type": lambda _: "expected true or false",
-    "string_type": lambda _: "expected text",
-    "int_type": lambda _: "expected a whole number",
-    "dict_type": lambda _: "expected a mapping",
-    "model_type": lambda _: "expected a mapping",
-    "list_type": lambda _: "expected a list",
-    "one_source": lambda item: str(item["msg"]),
-    "literal_error": lambda item: f"expected {item['ctx']['expected'].replace(chr(39), '')}",
-    "string_pattern_mismatch": lambda item: _PATTERNS.get(item["ctx"]["pattern"], "expected another spelling"),
-    "string_too_short": lambda _: "expected some text",
-    "too_long": lambda item: f"expected at most {item['ctx']['max_length']}",
-    "string_too_long": lambda item: f"expected at most {item['ctx']['max_length']} characters",
-    "greater_than_equal": lambda item: f"expected at least {item['ctx']['ge']}",
-    "less_than_equal": lambda item: f"expected at most {item['ctx']['le']}",
-}
-
-
 def _free(path: Path) -> bool:
     """Return whether a path is inside the user's own JSON, where null is a value."""
     if "runtime_config" in path[:-1] or "request" in path[2:]:
@@ -239,7 +356,7 @@ def _free(path: Path) -> bool:
     return "json" in path[2:] and bool({"expect", "answer"} & set(path))
 
 
-def _nulls(value: Json, path: Path = ()) -> typing.Iterator[Path]:
+def _nulls(value: Json, path: Path = ()) -> Iterator[Path]:
     if value is None:
         yield path
     elif isinstance(value, dict):

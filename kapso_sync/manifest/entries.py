@@ -11,7 +11,7 @@ from typing import Any
 
 from kapso_sync.errors import Location, Problem
 from kapso_sync.manifest.document import Document, Path
-from kapso_sync.manifest.schema import CheckModel, EntryModel, NotWatched, SecretModel, SharedModel, WatchModel
+from kapso_sync.manifest.schema import CheckModel, EntryModel, SecretModel, SharedModel, WatchModel
 from kapso_sync.model.desired import (
     Check,
     CheckMethod,
@@ -43,9 +43,18 @@ def merged(entry: SharedModel | None, defaults: SharedModel | None) -> dict[str,
     values: dict[str, object] = {}
     for model in (defaults, entry):
         if model is not None:
-            given = model.model_fields_set & EntryModel.model_fields.keys()
-            values |= {name: value for name in given if (value := getattr(model, name)) is not None}
+            values |= given_keys(model)
     return values
+
+
+def given_keys(model: SharedModel) -> dict[str, object]:
+    """Return the keys of an entry or of the defaults that are given, without those of the defaults alone."""
+    return {name: value for name in EntryModel.__struct_fields__ if (value := getattr(model, name, None)) is not None}
+
+
+def former_slugs(moved_from: str | list[str] | None) -> tuple[str, ...] | None:
+    """Return the slugs of a ``moved_from``, of which one stands for a list of one; None if nothing is given."""
+    return None if moved_from is None else (moved_from,) if isinstance(moved_from, str) else tuple(moved_from)
 
 
 def make_entry(slug: str, file: str, values: Mapping[str, object], location: Location) -> Entry:
@@ -57,7 +66,7 @@ def make_entry(slug: str, file: str, values: Mapping[str, object], location: Loc
     protected, deploy, drift, moved_from = (values.get(name) for name in ("protected", "deploy", "drift", "moved_from"))
     secrets: Mapping[str, SecretModel] = values.get("secrets") or {}  # type: ignore[assignment]
     checks: list[CheckModel] = values.get("checks") or []  # type: ignore[assignment]
-    watch: WatchModel | None = values.get("watch")  # type: ignore[assignment]
+    watch = values.get("watch")
     return Entry(
         slug=slug,
         file=file,
@@ -67,12 +76,12 @@ def make_entry(slug: str, file: str, values: Mapping[str, object], location: Loc
         deploy=deploy is not False,
         protected=None if protected is None else bool(protected),
         drift=None if drift is None else DriftPolicy(str(drift)),
-        moved_from=None if moved_from is None else tuple(moved_from),  # type: ignore[arg-type]
+        moved_from=former_slugs(moved_from),  # type: ignore[arg-type]
         secrets={name: _secret(model) for name, model in secrets.items()},
         checks=tuple(map(_check, checks)),
         minify=minify is True,
         whatsapp_flow=None if flow is None else str(flow),
-        watch=None if watch is None or isinstance(watch, NotWatched) else _watch(watch),
+        watch=_watch(watch) if isinstance(watch, WatchModel) else None,
     )
 
 
@@ -236,9 +245,9 @@ def check_names(document: Document, entries: Mapping[str, EntryModel | None]) ->
             continue
         _once(document, names, (slug, "name"), entry.name)
         _once(document, flows, (slug, "whatsapp_flow"), entry.whatsapp_flow)
-        for source in entry.moved_from or ():
+        for source in former_slugs(entry.moved_from) or ():
             _once(document, sources, (slug, "moved_from"), source)
-        if slug in (entry.moved_from or ()):
+        if slug in (former_slugs(entry.moved_from) or ()):
             location = document.location(("functions", slug, "moved_from"))
             text = f"functions.{slug}.moved_from: it is the function's own slug"
             document.problems.append(document.problem("moved-from", text, location, "remove it"))

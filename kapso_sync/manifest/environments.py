@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import msgspec
 
 from kapso_sync.errors import Problem
 from kapso_sync.manifest.document import Document, Path
@@ -46,12 +48,12 @@ def declared(document: Document, model: ManifestModel, name: str | None) -> Decl
     entries: dict[str, EntryModel | None] = dict(model.functions or {})
     left_out = set()
     for slug, entry in (given.functions or {}).items():
-        if entry is None:
+        if not entry:
             left_out.add(slug)
             entries.pop(slug, None)
         else:
             entries[slug] = _above(entries.get(slug), entry, defaults.secrets if defaults is not None else None)
-    above = ManifestModel.model_construct(version=model.version, defaults=defaults, functions=entries)
+    above = ManifestModel(version=model.version, defaults=defaults, functions=entries)
     return Declared(
         replace(
             plain,
@@ -68,12 +70,16 @@ def _above(below: _Model | None, above: _Model, inherited: Secrets | None = None
 
     ``inherited`` are the secrets in effect below if ``below`` names none.
     """
-    values = {} if below is None else {name: getattr(below, name) for name in below.model_fields_set}
+    values = {} if below is None else _given(below)
     secrets = values.get("secrets", inherited)
-    values |= {name: getattr(above, name) for name in above.model_fields_set}
+    values |= _given(above)
     if secrets is not None and above.secrets is not None:
         values["secrets"] = {**secrets, **above.secrets}
-    return above.model_copy(update=values)
+    return msgspec.structs.replace(above, **values)
+
+
+def _given(model: SharedModel) -> dict[str, Any]:
+    return {name: value for name in model.__struct_fields__ if (value := getattr(model, name)) is not None}
 
 
 def _moved(places: Mapping[Path, tuple[int, int]], name: str) -> dict[Path, tuple[int, int]]:
@@ -95,7 +101,7 @@ def environment_problems(document: Document, model: ManifestModel, folders: Coll
         )
         for name, environment in (model.environments or {}).items()
         for slug, entry in (environment.functions or {}).items()
-        if entry is None and slug not in known
+        if not entry and slug not in known
     ]
 
 

@@ -9,15 +9,15 @@ import json
 import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, RootModel, StringConstraints, model_validator
-from pydantic_core import PydanticCustomError
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
 from kapso_sync.errors import Location, ManifestInvalid, Problem
 from kapso_sync.manifest.checking import ambiguities, check
 from kapso_sync.manifest.document import read_document
-from kapso_sync.manifest.schema import HEADER_PATTERN, HeaderText, Strict
+from kapso_sync.manifest.schema import HEADER_PATTERN, AnyJson, HeaderText, Strict
 from kapso_sync.model.json_values import Json, canonical_json
 from kapso_sync.model.source import SourceFile
 
@@ -28,31 +28,30 @@ MAX_KEY = 512
 """Longest key of ``env.KV``, in bytes."""
 
 
-class AnswerModel(Strict):
+class AnswerModel(Strict, frozen=True, kw_only=True):
     """The answer to a request of the function."""
 
-    status: Annotated[int, Field(ge=200, le=599)] = 200
-    headers: dict[Annotated[str, StringConstraints(pattern=HEADER_PATTERN)], HeaderText] = Field(default_factory=dict)
-    json_: JsonValue = Field(default=None, alias="json")
+    status: Annotated[int, Meta(ge=200, le=599)] = 200
+    headers: dict[Annotated[str, Meta(pattern=HEADER_PATTERN)], HeaderText] = msgspec.field(default_factory=dict)
+    json_: AnyJson | UnsetType = msgspec.field(default=UNSET, name="json")
     text: str | None = None
 
-    @model_validator(mode="after")
-    def _one_body(self) -> Self:
-        if {"json_", "text"} <= self.model_fields_set:
-            raise PydanticCustomError("one_body", "expected `json` or `text`, and both are given")
-        return self
+    @staticmethod
+    def rule(given: Mapping[str, Json]) -> str | None:
+        """One body."""
+        return "expected `json` or `text`, and both are given" if {"json", "text"} <= given.keys() else None
 
 
-class FetchModel(Strict):
+class FetchModel(Strict, frozen=True, kw_only=True):
     """A request of the function, and its answer."""
 
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = "GET"
-    url: Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+    url: Annotated[str, Meta(min_length=1, max_length=2000)]
     answer: AnswerModel
 
 
-class FetchesModel(RootModel[Annotated[list[FetchModel], Field(max_length=MAX_ANSWERS)]]):
-    """The answers that `fetch` gives."""
+FETCHES: type[list[FetchModel]] = Annotated[list[FetchModel], Meta(max_length=MAX_ANSWERS)]  # type: ignore[assignment]
+"""The answers that `fetch` gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,16 +121,16 @@ def fixture_files(slug: str, file: str) -> Mapping[str, tuple[str, ...]]:
 
 def _answers(name: str, content: bytes, problems: list[Problem]) -> tuple[FetchAnswer, ...]:
     document = read_document(name, content)
-    model = check(document, FetchesModel) if not document.problems else None
+    models = check(document, FETCHES) if not document.problems else None
     problems += document.problems
-    return tuple(map(_answer, model.root)) if model is not None and not document.problems else ()
+    return tuple(map(_answer, models)) if models is not None and not document.problems else ()
 
 
 def _answer(model: FetchModel) -> FetchAnswer:
     answer = model.answer
     headers = dict(answer.headers)
     body = answer.text or ""
-    if "json_" in answer.model_fields_set:
+    if answer.json_ is not UNSET:
         body = json.dumps(answer.json_)
         if "content-type" not in {header.lower() for header in headers}:
             headers["Content-Type"] = "application/json"

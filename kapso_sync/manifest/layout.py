@@ -184,7 +184,8 @@ def _read_folder(folder: str, path: str, files: Mapping[str, SourceFile]) -> Cli
     if wrong is not None:
         place = document.location(("entrypoint",))
         return CliFolder(slug, start, problems=(document.problem("path", f"entrypoint: {entrypoint!r} {wrong}", place),))
-    managed = {name: getattr(model, name) for name in model.model_fields_set - {"slug", "entrypoint"}}
+    given = {name: getattr(model, name) for name in FolderModel.__struct_fields__ if name not in ("slug", "entrypoint")}
+    managed = {name: value for name, value in given.items() if value is not None}
     remarks = tuple(_remarks(document.value if isinstance(document.value, dict) else {}))
     return CliFolder(slug, start, f"{folder}/{entrypoint}", managed, remarks=remarks, document=document)
 
@@ -193,8 +194,8 @@ def _remarks(value: Mapping[str, object]) -> Iterator[str]:
     for key in value:
         if key in IGNORED_BY_KAPSO:
             yield f"`{key}` has no effect on Kapso"
-        elif key not in FolderModel.model_fields:
-            meant = did_you_mean(key, FolderModel.model_fields)
+        elif key not in FolderModel.__struct_fields__:
+            meant = did_you_mean(key, FolderModel.__struct_fields__)
             yield f"`{key}` is not known" + (f"; did you mean `{meant}`?" if meant else "")
 
 

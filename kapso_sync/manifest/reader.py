@@ -20,6 +20,7 @@ from kapso_sync.manifest.entries import (
     check_signatures,
     choose_file,
     file_problem,
+    former_slugs,
     make_entry,
     merged,
     twins,
@@ -268,7 +269,8 @@ class _Assembly:
         broken, moved_from = dict(sorted(self._broken.items())), {}
         if self._view is not None:
             given = ((slug, self._view.entries.get(slug)) for slug in broken)
-            moved_from = {slug: tuple(e.moved_from) for slug, e in given if e is not None and e.moved_from is not None}
+            former = ((slug, former_slugs(entry.moved_from)) for slug, entry in given if entry is not None)
+            moved_from = {slug: slugs for slug, slugs in former if slugs is not None}
         return Manifest(
             entries,
             broken,

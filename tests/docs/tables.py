@@ -73,12 +73,10 @@ def _keys(place: str, model: Any, without: Collection[str]) -> Iterator[str]:
 def _values(key: Mapping[str, Any]) -> str:
     """What a key takes, in words: the alternatives of an enumeration, the bounds of a number."""
     if "enum" in key:
-        return " or ".join(f"`{each}`" for each in key["enum"])
-    if "const" in key:
-        return f"`{str(key['const']).lower()}`"
+        return " or ".join(f"`{str(each).lower() if isinstance(each, bool) else each}`" for each in key["enum"])
     if "anyOf" in key:
         return " or ".join(map(_values, key["anyOf"]))
-    if key.get("$ref", "").endswith("JsonValue"):
+    if not {"type", "$ref"} & key.keys():
         return "any"
     low, high = key.get("minimum", key.get("exclusiveMinimum")), key.get("maximum")
     bounds = "" if low is None else f", {low} or more" if high is None else f" {low}" if low == high else f", {low} to {high}"

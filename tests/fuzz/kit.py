@@ -8,17 +8,22 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from kapso_sync.build import Builder, Bundler, Esbuild, Target
 from kapso_sync.cli.console import Console
 from kapso_sync.cli.runner import print_problems
 from kapso_sync.errors import KapsoSyncError, ManifestInvalid
+from kapso_sync.manifest.checking import check
+from kapso_sync.manifest.document import read_document
 from kapso_sync.model.desired import Desired
 from kapso_sync.model.source import Revision, Snapshot, SourceFile
 from kapso_sync.reconcile.desired import DesiredBuilder
 from kapso_sync.tools import ToolPlaces
 from tests.fuzz.promises import CANARY, BrokenPromise, check_no_canary, check_printed
 from tests.program import Terminal
+
+_Model = TypeVar("_Model")
 
 MEMORY = Path("/dev/shm")
 """Where Linux keeps files in memory."""
@@ -95,3 +100,10 @@ def print_desired(desired: Desired) -> None:
             console.warning(f"{notice.location}: {notice.message}")
 
     printed(warn, lines=len(desired.notices))
+
+
+def model_of(model: type[_Model], text: bytes) -> _Model | None:
+    """Return a part of a manifest as the model that it is, or None if something is wrong with it."""
+    document = read_document("manifest.yaml", text)
+    found = check(document, model) if not document.problems else None
+    return found if not document.problems else None

@@ -79,7 +79,7 @@ def test_an_entry_overrides_the_defaults() -> None:
         ("name: [a]", "manifest.yaml:4:11: functions.greet.name: expected text, got a list"),
         ("runtime_config: 5", "manifest.yaml:4:21: functions.greet.runtime_config: expected a mapping, got 5"),
         ("function_type: worker", "manifest.yaml:4:20: functions.greet.function_type: expected cloudflare_worker or "),
-        ("contract: scrip", "manifest.yaml:4:15: functions.greet.contract: expected auto, script or module, got "),
+        ("contract: scrip", "manifest.yaml:4:15: functions.greet.contract: expected auto, module or script, got "),
         ("drift: {a: 1}", "manifest.yaml:4:12: functions.greet.drift: expected correct or report, got a mapping"),
         ("moved_from: Old_Slug", "manifest.yaml:4:17: functions.greet.moved_from: expected a slug: lower-case letters, "),
         (
@@ -127,7 +127,10 @@ def test_an_entry_overrides_the_defaults() -> None:
             "checks: [{method: GET, request: 1, expect: {}}]",
             "manifest.yaml:4:14: functions.greet.checks[0]: expected no `request` and no `text` with `method: GET`",
         ),
-        ("checks: [{method: HEAD, expect: {}}]", "manifest.yaml:4:23: functions.greet.checks[0].method: expected GET, POST, "),
+        (
+            "checks: [{method: HEAD, expect: {}}]",
+            "manifest.yaml:4:23: functions.greet.checks[0].method: expected DELETE, GET, PATCH, ",
+        ),
         (
             "checks: [{headers: {'X Y': a}, expect: {}}]",
             "manifest.yaml:4:25: functions.greet.checks[0].headers.X Y: expected a header's name: letters, digits and hyphens",

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import json
-
-from pydantic import ValidationError
-
 from kapso_sync.manifest.schema import CheckModel
 from kapso_sync.model.desired import Check
 from kapso_sync.model.functions import Invocation
 from kapso_sync.reconcile.apply.checks import Failure, check_mismatch, failed_invocation_id, shown_answer
 from tests.fuzz.archive import pack, unpack
 from tests.fuzz.grammar import Draw, dumps
-from tests.fuzz.kit import printed
+from tests.fuzz.kit import model_of, printed
 from tests.fuzz.target import Target
 
 
 def run(data: bytes) -> None:
     """Compare the answer, wrapped and not, and print what is missing."""
     files = dict(unpack(data))
-    try:
-        model = CheckModel.model_validate(json.loads(files.get("check", b"{}")))
-    except (ValidationError, ValueError, RecursionError):
+    model = model_of(CheckModel, files.get("check", b"{}"))
+    if model is None:
         return
     expect = model.expect
     check = Check(model.request, expect.status, expect.json_, expect.text, expect.matches)

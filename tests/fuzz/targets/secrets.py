@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-
-from pydantic import ValidationError
 
 from kapso_sync.manifest.schema import SecretModel
 from kapso_sync.model.desired import DotenvSecret, EnvSecret, FileSecret, GivenSecret
@@ -14,7 +11,7 @@ from kapso_sync.reconcile.desired import keyed_digest, secrets_digest
 from kapso_sync.sources.secrets import SecretMissing, SecretReader
 from tests.fuzz.archive import pack, unpack
 from tests.fuzz.grammar import Draw, dumps
-from tests.fuzz.kit import printed, workspace
+from tests.fuzz.kit import model_of, printed, workspace
 from tests.fuzz.promises import CANARY, BrokenPromise, check_no_canary
 from tests.fuzz.target import Target
 
@@ -77,9 +74,8 @@ def _write(root: Path, name: str, content: bytes) -> None:
 def _sources(text: bytes) -> list[GivenSecret]:
     found: list[GivenSecret] = []
     for line in text.split(b"\n")[:20]:
-        try:
-            model = SecretModel.model_validate(json.loads(line))
-        except (ValidationError, ValueError, RecursionError):
+        model = model_of(SecretModel, line)
+        if model is None:
             continue
         if model.env is not None:
             found.append(EnvSecret(model.env, json=model.json_ is True))
