@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from typing_extensions import TypeAliasType
-
-Json = TypeAliasType("Json", "bool | int | float | str | list[Json] | dict[str, Json] | None")
-"""Any JSON value."""
+if TYPE_CHECKING:
+    Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+    """Any JSON value."""
+else:
+    Json = Any  # msgspec reads this, and knows no alias that names itself; what it makes of JSON is JSON anyway
 
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -62,7 +64,7 @@ def same_json(left: Json, right: Json) -> bool:
 
 MAX_JSON_DEPTH = 100
 """Deepest nesting of JSON that is kept or sent: Rails, which Kapso's own errors are in the form of, reads no deeper JSON by
-default, and pydantic, which reads the state folder, at most 255 levels."""
+default. Reading and writing the state folder takes Python's stack, which has room for several hundred levels."""
 
 
 def is_nested_within(value: Json | Mapping[str, Json], depth: int) -> bool:

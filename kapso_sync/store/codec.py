@@ -1,4 +1,4 @@
-"""Encodes the records of the state folder as JSON: pydantic reads and writes the model's own dataclasses.
+"""Encodes the records of the state folder as JSON: msgspec reads and writes the model's own dataclasses.
 
 Unknown keys are ignored and missing ones take their defaults, so that programs of two versions can read each other's rows.
 Every ``decode_…`` raises ValueError for anything that is not such a record.
@@ -11,82 +11,75 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from pydantic import TypeAdapter
+import msgspec
 
 from kapso_sync.model.functions import RemoteFunction, Version
+from kapso_sync.model.json_values import Json
 from kapso_sync.model.state import DeploymentWatch, Intent, InventoryRecord, MissingFunction, QuotaRefusal, RenameRecord
 
 _T = TypeVar("_T")
 
 
-def _adapter(kind: type[_T]) -> TypeAdapter[_T]:
-    """Return what reads and writes values of a type; it is made when first used, and takes hundreds of kilobytes."""
-    return _made(kind)  # type: ignore[arg-type] # every type is hashable
-
-
-@functools.cache
-def _made(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
-
-
 def encode_record(record: InventoryRecord) -> str:
     """Return an inventory record as JSON."""
-    return _text(_adapter(InventoryRecord).dump_python(record))
+    return _text(record)
 
 
 def decode_record(text: str) -> InventoryRecord:
     """Return the inventory record.
 
-    pydantic's own parser gives equal keys and short texts one object, which is a third of the memory of thousands of records.
-    It knows no lone surrogates, which JSON can carry: then Python's reads the text.
+    Equal texts and nested values in its contents, and in those of the records before it, are one object: copies of them would
+    be a third of the memory of thousands of records.
     """
-    adapter = _adapter(InventoryRecord)
-    try:
-        return adapter.validate_json(text)
-    except ValueError:
-        return adapter.validate_python(json.loads(text))
+    record = _read(InventoryRecord, text)
+    live = () if record.live is None else (record.live.content,)
+    for content in (record.wanted, record.stored, *live):
+        _share(cast("dict[str, Json]", content))
+    return record
 
 
 def encode_intent(intent: Intent) -> str:
     """Return an intent as JSON, without its number, which is the row's."""
-    return _text(_adapter(Intent).dump_python(intent, exclude={"id"}))
+    document = _plain(intent)
+    del document["id"]
+    return _text(document)
 
 
 def decode_intent(number: int, text: str) -> Intent:
     """Return the intent with its number."""
-    return replace(_adapter(Intent).validate_python(json.loads(text)), id=number)
+    return replace(_read(Intent, text), id=number)
 
 
 def encode_quota(quota: QuotaRefusal) -> str:
     """Return a quota refusal as JSON."""
-    return _text(_adapter(QuotaRefusal).dump_python(quota))
+    return _text(quota)
 
 
 def decode_quota(text: str) -> QuotaRefusal:
     """Return the quota refusal."""
-    return _adapter(QuotaRefusal).validate_python(json.loads(text))
+    return _read(QuotaRefusal, text)
 
 
 def encode_renames(renames: Mapping[str, RenameRecord]) -> str:
     """Return the journal of each ``moved_from``, by slug, as JSON."""
-    return json.dumps(_adapter(dict[str, RenameRecord]).dump_python(dict(renames)), sort_keys=True)
+    return json.dumps(_plain(renames), sort_keys=True)
 
 
 def decode_renames(text: str) -> Mapping[str, RenameRecord]:
     """Return the journal of each ``moved_from``, by slug."""
-    return _adapter(dict[str, RenameRecord]).validate_python(json.loads(text))
+    return _read(dict[str, RenameRecord], text)
 
 
 def encode_missing(missing: Iterable[MissingFunction]) -> str:
     """Return the functions that git does not list as JSON."""
-    return _text(_adapter(list[MissingFunction]).dump_python(list(missing)))
+    return _text([*missing])
 
 
 def decode_missing(text: str) -> Mapping[str, MissingFunction]:
     """Return the functions that git does not list, by id."""
-    return {function.function_id: function for function in _adapter(list[MissingFunction]).validate_python(json.loads(text))}
+    return {function.function_id: function for function in _read(list[MissingFunction], text)}
 
 
 def encode_version(remote: RemoteFunction) -> str:
@@ -97,24 +90,57 @@ def encode_version(remote: RemoteFunction) -> str:
 
 def decode_version(text: str) -> Version:
     """Return the code and fields."""
-    return _adapter(Version).validate_python(json.loads(text))
+    return _read(Version, text)
 
 
 def encode_watch(watch: DeploymentWatch) -> str:
     """Return a watch as JSON."""
-    return _text(_adapter(DeploymentWatch).dump_python(watch))
+    return _text(watch)
 
 
 def decode_watch(text: str) -> DeploymentWatch:
     """Return the watch."""
-    return _adapter(DeploymentWatch).validate_python(json.loads(text))
+    return _read(DeploymentWatch, text)
 
 
-def _text(document: object) -> str:
-    return json.dumps(document, default=_moment)
+def _text(value: object) -> str:
+    return json.dumps(_plain(value), default=datetime.isoformat)
 
 
-def _moment(value: object) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    raise TypeError(type(value).__name__)
+def _plain(value: object) -> Any:
+    """Return what JSON has for a value, but times as they are: msgspec's spelling of them is not that of released versions."""
+    return msgspec.to_builtins(value, builtin_types=(datetime,))
+
+
+def _read(kind: type[_T], text: str) -> _T:
+    """Return a value of this type.
+
+    What msgspec's reader does not take, Python's may: lone surrogates, which JSON can carry, and numbers beyond a float.
+    """
+    try:
+        try:
+            return msgspec.json.decode(text, type=kind)
+        except msgspec.DecodeError:
+            return msgspec.convert(json.loads(text), kind)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(f"not a record: {error}") from error
+
+
+def _share(content: dict[str, Json]) -> None:
+    """Replace texts and nested values by equal ones that were read before; nobody else has this content yet."""
+    for name, value in content.items():
+        if isinstance(value, str):
+            content[name] = _one_text(value)
+        elif isinstance(value, dict | list):
+            content[name] = _one_value(json.dumps(value))
+
+
+@functools.lru_cache(maxsize=64)
+def _one_text(text: str) -> str:
+    return text
+
+
+@functools.lru_cache(maxsize=64)
+def _one_value(text: str) -> Json:
+    value: Json = json.loads(text)
+    return value

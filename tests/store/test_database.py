@@ -294,9 +294,47 @@ def test_an_inventory_record_round_trips(record: InventoryRecord) -> None:
 
 
 def test_a_lone_surrogate_in_a_record_is_read() -> None:
-    """JSON can carry one in a description, and pydantic's own parser does not know it."""
+    """JSON can carry one in a description, and msgspec's own reader does not take it."""
     kept = replace(owned(remote("a")), stored=content(description="half \ud83d of it"))
     assert codec.decode_record(codec.encode_record(kept)) == kept
+
+
+def test_a_number_without_a_float_in_a_record_is_read() -> None:
+    """Python's JSON has words for it, and a released version may have written them."""
+    text = codec.encode_record(replace(owned(remote("a")), stored={"runtime_config": [float("inf"), 2**100, 0.5]}))
+    assert codec.decode_record(text).stored == {"runtime_config": [float("inf"), 2**100, 0.5]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "null", "[", "1e999", '"\\ud83d"', '{"slug": 1}', '[{"slug": 1}]', "[" * 100_000, '{"a": ' * 100_000],
+    ids=lambda text: text[:20] or "nothing",
+)
+def test_what_is_no_record_is_a_value_error(text: str) -> None:
+    """Whatever it is: the database is set aside then, and a watch is none."""
+    for decode in (
+        codec.decode_record,
+        codec.decode_quota,
+        codec.decode_renames,
+        codec.decode_missing,
+        codec.decode_version,
+        codec.decode_watch,
+        lambda row: codec.decode_intent(1, row),
+    ):
+        with pytest.raises(ValueError):  # noqa: PT011 - each reader says it in its own words
+            decode(text)
+
+
+def test_equal_values_of_records_are_one_object() -> None:
+    """In a thousand records they are a third of the memory. Values that are not the same JSON stay what they are."""
+    values: list[Json] = [{"timeout": 1}, {"timeout": 1.0}, {"timeout": True}, {"timeout": 1}]
+    texts = [codec.encode_record(owned(remote(f"f{n}", runtime_config=value))) for n, value in enumerate(values)]
+    records = [codec.decode_record(text) for text in texts]
+    assert [repr(record.stored["runtime_config"]) for record in records] == [repr(value) for value in values]
+    first, last = records[0], records[-1]
+    assert first.live is not None
+    assert first.stored["runtime_config"] is first.live.content["runtime_config"] is last.stored["runtime_config"]
+    assert first.stored["code"] is first.live.content["code"] is first.wanted["code"] is last.stored["code"]
 
 
 @given(st.builds(Intent, st.sampled_from(IntentKind), st.text(), st.none() | st.text(), contents, contents, moments))
