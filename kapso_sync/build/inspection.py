@@ -7,13 +7,12 @@ no time limit.
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import resource
 import sys
 from pathlib import Path
 
-from pydantic import TypeAdapter
+import msgspec
 
 from kapso_sync.build.contract import Shape, Style, inspect
 from kapso_sync.build.syntax import Grammar
@@ -29,11 +28,6 @@ MAX_ANSWER = 8 * 1024 * 1024
 CPU_SECONDS = 5
 DEADLINE = 60.0
 """Seconds until the process must have ended, on a machine that has other things to do as well."""
-
-
-@functools.cache
-def _adapter() -> TypeAdapter[Shape]:
-    return TypeAdapter(Shape)
 
 
 async def inspect_apart(code: bytes, grammar: Grammar) -> Shape:
@@ -52,8 +46,8 @@ async def inspect_apart(code: bytes, grammar: Grammar) -> Shape:
 def read_shape(answer: bytes) -> Shape:
     """Return the shape that the process wrote. It may have done so with the code in charge, so anything else is a limit."""
     try:
-        return _adapter().validate_json(answer, strict=True)
-    except ValueError:
+        return msgspec.json.decode(answer, type=Shape)
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return _unfinished()
 
 
@@ -73,7 +67,7 @@ def main() -> None:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(limit, (value, value))
     shape = inspect(sys.stdin.buffer.read(), Grammar[sys.argv[1]])
-    sys.stdout.buffer.write(_adapter().dump_json(shape))
+    sys.stdout.buffer.write(msgspec.json.encode(shape))
 
 
 def _address_space() -> int:

@@ -8,10 +8,10 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 
-from pydantic import TypeAdapter
+import msgspec
 
 from kapso_sync import __version__
 from kapso_sync.aio import SLICE
@@ -34,8 +34,17 @@ class Findings:
     """
 
     rules: str
-    shapes: dict[str, Shape] = field(default_factory=dict)
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
     sound: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredFindings:
+    """`Findings` whose shapes are still JSON, in which a thousand plain files have the same text."""
+
+    rules: str
+    shapes: dict[str, msgspec.Raw]
+    sound: frozenset[str]
 
 
 class Shapes:
@@ -49,7 +58,7 @@ class Shapes:
         self._parser = parser
         self._store = store or NoBuilds()
         self._stored: Findings | None = None
-        self._texts: dict[str, bytes] = {}
+        self._by_text: dict[bytes, Shape] = {}
         self._known: dict[str, Shape] = {}
         self._seen: dict[str, Shape] = {}
         self._errors: dict[str, Place | None] = {}
@@ -69,6 +78,7 @@ class Shapes:
                     shape = await self._second_opinion(path, content, shape)
                 except ToolMissing:
                     return shape
+            shape = self._shared(shape)
         self._seen[key] = shape
         return shape
 
@@ -93,6 +103,10 @@ class Shapes:
         self._errors = {key: error for key, error in known.items() if key in wanted}
         self._sound = (self._sound | self._recalled().sound) & wanted
         return {path: error for path, key in keys.items() if (error := known.get(key)) is not None}
+
+    def _shared(self, shape: Shape) -> Shape:
+        """Return the one object that all equal shapes are: a thousand plain files have equal ones."""
+        return self._by_text.setdefault(_encoded(shape), shape) if _is_stored(shape) else shape
 
     async def _inspect(self, code: bytes, grammar: Grammar) -> Shape:
         if len(code) > _LARGE:
@@ -138,42 +152,60 @@ class Shapes:
         What is wrong with a file is not stored: a newer parser may see it otherwise, and it is reported at each start anyway.
         """
         self._known, self._seen, self._digests = self._seen, {}, {}
-        good = {key: shape for key, shape in self._known.items() if shape.error is None and shape.limit is None}
+        good = {key: shape for key, shape in self._known.items() if _is_stored(shape)}
         stored = self._recalled()
         if stored.shapes.keys() != good.keys() or stored.sound != self._sound:
             self._stored = Findings(rules(), good, self._sound)
-            self._texts = {key: self._texts.get(key) or _encoded(shape) for key, shape in good.items()}
-            self._store.put_findings(self._text())
+            self._store.put_findings(self._text(good))
 
-    def _text(self) -> bytes:
-        """Return the findings as JSON; of a thousand shapes, those that are new are encoded."""
-        shapes = b",".join(json.dumps(key).encode() + b":" + text for key, text in self._texts.items())
+    def _text(self, shapes: Mapping[str, Shape]) -> bytes:
+        """Return the findings as JSON; each shape was encoded when it was read, and texts of other shapes are dropped."""
+        known = {id(shape): text for text, shape in self._by_text.items()}
+        texts = {key: known.get(id(shape)) or _encoded(shape) for key, shape in shapes.items()}
+        self._by_text = {text: shapes[key] for key, text in texts.items()}
+        body = b",".join(json.dumps(key).encode() + b":" + text for key, text in texts.items())
         head, tail = json.dumps({"rules": rules()})[:-1].encode(), json.dumps(sorted(self._sound)).encode()
-        return head + b', "shapes": {' + shapes + b'}, "sound": ' + tail + b"}"
+        return head + b', "shapes": {' + body + b'}, "sound": ' + tail + b"}"
 
     def _recalled(self) -> Findings:
         """Return what the state folder keeps; nothing if it cannot be read, or was found by other rules."""
         if self._stored is None:
             try:
-                found = _adapter().validate_json(self._store.findings(), strict=True)
-            except ValueError:
-                found = Findings(rules())
-            self._stored = found if found.rules == rules() else Findings(rules())
+                self._stored = self._decoded(self._store.findings())
+            except (msgspec.DecodeError, ValueError, RecursionError):
+                self._stored = Findings(rules())
         return self._stored
 
+    def _decoded(self, text: bytes) -> Findings:
+        found = msgspec.json.decode(text, type=_StoredFindings)
+        if found.rules != rules():
+            return Findings(rules())
+        return Findings(found.rules, {key: self._shape(bytes(text)) for key, text in found.shapes.items()}, found.sound)
 
-@functools.cache
-def _adapter() -> TypeAdapter[Findings]:
-    return TypeAdapter(Findings)
+    def _shape(self, text: bytes) -> Shape:
+        """Return the shape with this JSON, the same object each time."""
+        if text not in self._by_text:
+            self._by_text[text] = msgspec.json.decode(text, type=Shape)
+        return self._by_text[text]
+
+
+def _is_stored(shape: Shape) -> bool:
+    return shape.error is None and shape.limit is None
 
 
 def _encoded(shape: Shape) -> bytes:
-    return _shape_adapter().dump_json(shape, exclude_defaults=True)
+    """Return the shape as JSON; equal shapes have the same text."""
+    return msgspec.json.encode(_without_defaults(shape), order="deterministic")
 
 
-@functools.cache
-def _shape_adapter() -> TypeAdapter[Shape]:
-    return TypeAdapter(Shape)
+def _without_defaults(value: object) -> object:
+    """Return what JSON has for a value, without the fields that have their defaults; that of a mapping is an empty one."""
+    if is_dataclass(value):
+        given = {each.name: item for each in fields(value) if (item := getattr(value, each.name)) not in (each.default, {})}
+        return {name: _without_defaults(item) for name, item in given.items()}
+    if isinstance(value, Mapping):
+        return {key: _without_defaults(item) for key, item in value.items()}
+    return [_without_defaults(item) for item in value] if isinstance(value, tuple) else value
 
 
 @functools.cache

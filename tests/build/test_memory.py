@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from kapso_sync.build import FolderPackages
-from kapso_sync.build.shapes import rules
+from kapso_sync.build.contract import inspect
+from kapso_sync.build.shapes import Shapes, rules
+from kapso_sync.build.syntax import Grammar
 from kapso_sync.model.builds import Built
 from kapso_sync.store.builds import (
     FINDINGS,
@@ -27,6 +29,7 @@ from kapso_sync.store.builds import (
     find_build,
 )
 from kapso_sync.tools import VERSION, ToolPlaces
+from tests.build.test_hostile_code import ODD
 from tests.build.workbench import ESBUILD, MODULE, OWN, SCRIPT, Workbench, entry, good, needs_esbuild, source_files
 from tests.process.test_process import is_gone
 
@@ -137,6 +140,28 @@ def test_findings_of_an_earlier_process_count_for_the_same_content_and_rules_alo
         assert looks(TEXTS) == 2, other
     file.write_bytes(kept)
     assert looks(TEXTS) == 0
+
+
+def test_findings_come_back_equal_and_equal_ones_are_one_object(tmp_path: Path) -> None:
+    """Those of a thousand plain files are equal. Files with other findings are the control."""
+    files = {f"{name}.js": f"// {name}\nfunction handler(request) {{ return 1; }}\n".encode() for name in "abc"}
+    files |= {f"odd{number}{Path(path).suffix}": code.encode() for number, (path, code) in enumerate(ODD.values())}
+    alone = {path: inspect(content, Grammar.of(path)) for path, content in files.items()}
+    shapes = Shapes(store=BuildFolder(tmp_path, NOW, writes=True))
+    fresh = {path: asyncio.run(shapes.read(path, content)) for path, content in files.items()}
+    shapes.turn()
+    again = Shapes(store=BuildFolder(tmp_path, NOW, writes=False))
+    stored = again._recalled().shapes
+    recalled = {
+        path: stored[f"{Grammar.of(path).name}:{again.digest(path, content)}"]
+        for path, content in files.items()
+        if alone[path].error is None and alone[path].limit is None
+    }
+    assert fresh == alone
+    assert recalled == {path: alone[path] for path in recalled}
+    assert len(recalled) == len(files) - 2
+    for found in (fresh, recalled):
+        assert found["a.js"] is found["b.js"] is found["c.js"] is not found["odd0.js"]
 
 
 @needs_esbuild
