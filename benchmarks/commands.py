@@ -16,7 +16,7 @@ ALONE = "its libraries imported"
 PUSHED = 100
 """Functions that Kapso's CLI pushes: it reads one page of the list, and would create again what is on the second."""
 
-LIBRARIES = "import asyncio, click, httpx, pydantic, regex, sqlite3, tree_sitter, yaml"
+LIBRARIES = "import asyncio, click, httpx, msgspec, regex, sqlite3, tree_sitter, yaml"
 """What a command cannot do without: HTTP, the manifest and its rules, the state, and the grammar of the code."""
 
 NO_URL = "its command line cannot be given another URL; the classes behind `kapso push` can, and are what runs here"

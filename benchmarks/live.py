@@ -16,7 +16,7 @@ from benchmarks.scene import begin_repository, change, scene, write_functions
 from tests.program import git
 
 LIBRARIES = (
-    "import apscheduler.schedulers.asyncio, click, git, httpx, prometheus_client, pydantic, regex, sqlite3, "
+    "import apscheduler.schedulers.asyncio, click, git, httpx, msgspec, prometheus_client, regex, sqlite3, "
     "starlette.applications, structlog, tree_sitter, uvicorn, watchfiles, yaml"
 )
 """What a daemon cannot do without: HTTP on both sides, git, the schedule, files, values, metrics and logs."""

@@ -175,7 +175,7 @@ def circumstances(runs: int, others: str) -> dict[str, str]:
     """Return when and on what this is measured. ``others`` says what the rows beside others lack, if they lack something."""
     git_version = subprocess.run(["git", "--version"], capture_output=True, text=True, check=True).stdout.split()[2]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
-    compared = {"httpx": metadata.version("httpx"), "pydantic": metadata.version("pydantic")}
+    compared = {"httpx": metadata.version("httpx"), "msgspec": metadata.version("msgspec")}
     return {
         "measured": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "runs of each row": str(runs),

@@ -13,8 +13,6 @@ def main() -> None:
     gc.disable()
     # httpx loads a command line of its own, with rich and pygments, wherever those are installed; nothing here calls it.
     sys.modules["httpx._main"] = None  # type: ignore[assignment]
-    # pydantic would look through the metadata of every package that is installed for plugins of its own.
-    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
     # In a git hook these name the hook's repository, and would lead every git below us to it.
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         del os.environ[name]

@@ -14,7 +14,7 @@ from kapso_sync.cli.plain import print_document, print_line
 from kapso_sync.errors import ExitCode
 from kapso_sync.tools import VERSION, ToolMissing, ToolPlaces, own_copies
 
-LIBRARIES = ("httpx", "gitpython", "structlog", "watchfiles", "apscheduler", "pydantic", "pyyaml", "tree-sitter")
+LIBRARIES = ("httpx", "gitpython", "structlog", "watchfiles", "apscheduler", "msgspec", "pyyaml", "tree-sitter")
 
 
 def show(*, json_output: bool) -> int:

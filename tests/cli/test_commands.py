@@ -59,7 +59,7 @@ def test_a_usage_error_exits_with_64(arguments: list[str], said: str) -> None:
 
 def test_version_imports_no_slow_library() -> None:
     """It must answer at once."""
-    heavy = ("httpx", "git", "pydantic", "structlog", "rich", "asyncio", "sqlite3")
+    heavy = ("httpx", "git", "msgspec", "structlog", "rich", "asyncio", "sqlite3")
     script = (
         "import sys\nfrom kapso_sync.cli.app import run_command_line\ncode = run_command_line(['version'])\n"
         f"print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)\nsys.exit(code)"
