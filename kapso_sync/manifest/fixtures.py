@@ -17,7 +17,7 @@ from msgspec import UNSET, Meta, UnsetType
 from kapso_sync.errors import Location, ManifestInvalid, Problem
 from kapso_sync.manifest.checking import ambiguities, check
 from kapso_sync.manifest.document import read_document
-from kapso_sync.manifest.schema import HEADER_PATTERN, AnyJson, HeaderText, Strict
+from kapso_sync.manifest.schema import HEADER_PATTERN, HeaderText, Strict
 from kapso_sync.model.json_values import Json, canonical_json
 from kapso_sync.model.source import SourceFile
 
@@ -33,7 +33,7 @@ class AnswerModel(Strict, frozen=True, kw_only=True):
 
     status: Annotated[int, Meta(ge=200, le=599)] = 200
     headers: dict[Annotated[str, Meta(pattern=HEADER_PATTERN)], HeaderText] = msgspec.field(default_factory=dict)
-    json_: AnyJson | UnsetType = msgspec.field(default=UNSET, name="json")
+    json_: Json | UnsetType = msgspec.field(default=UNSET, name="json")
     text: str | None = None
 
     @staticmethod

@@ -45,8 +45,6 @@ EnvironmentName = Annotated[str, Meta(pattern=ENVIRONMENT_PATTERN, max_length=10
 SecretName = Annotated[str, Meta(pattern=SECRET_PATTERN)]
 FilePath = Annotated[str, Meta(min_length=1)]
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
-AnyJson = Any
-"""A `Json`, which is defined by itself: msgspec does not read such types."""
 
 
 def _compiles(pattern: Json) -> str | None:
@@ -127,7 +125,7 @@ class SecretModel(Strict, frozen=True, kw_only=True):
         Annotated[str, Meta(pattern=DOTENV_PATTERN)] | None,
         Meta(description="FILE#NAME: one value of a .env file below KAPSO_SYNC_SECRETS_DIR."),
     ] = None
-    value: Annotated[AnyJson, Meta(description="Plain configuration, text or JSON; not for credentials.")] = None
+    value: Annotated[Json, Meta(description="Plain configuration, text or JSON; not for credentials.")] = None
     keep: Annotated[Literal[True] | None, Meta(description="Set on Kapso already: left alone, missed when it is gone.")] = None
     json_: Annotated[
         bool | None, Meta(description="True: the text of `env` or `file` is a JSON object or list, and is set as one.")
@@ -148,8 +146,8 @@ class ExpectModel(Strict, frozen=True, kw_only=True):
     status: Annotated[
         Annotated[int, Meta(ge=100, le=599)] | None, Meta(description="The HTTP status. Default: any success.")
     ] = None
-    json_: Annotated[AnyJson, Meta(description="A part of the answer's JSON; lists have to be as long as here.")] = (
-        msgspec.field(default=None, name="json")
+    json_: Annotated[Json, Meta(description="A part of the answer's JSON; lists have to be as long as here.")] = msgspec.field(
+        default=None, name="json"
     )
     text: Annotated[Annotated[str, Meta(min_length=1)] | None, Meta(description="Text somewhere in the answer.")] = None
     matches: Annotated[Pattern | None, Meta(description="A regular expression that matches somewhere in the answer.")] = None
@@ -166,7 +164,7 @@ class SignModel(Strict, frozen=True, kw_only=True):
 class CheckModel(Strict, frozen=True, kw_only=True):
     """A request to send after each deployment, and the answer that is expected; one that fails takes the deployment back."""
 
-    request: Annotated[AnyJson, Meta(description="The JSON to send. Default: null.")] = None
+    request: Annotated[Json, Meta(description="The JSON to send. Default: null.")] = None
     text: Annotated[str | None, Meta(description="The body to send, byte for byte, in place of `request`.")] = None
     method: Annotated[
         Literal["GET", "POST", "PUT", "PATCH", "DELETE"] | None,
@@ -248,9 +246,9 @@ class SharedModel(Strict, frozen=True, kw_only=True):
     public_endpoint: Annotated[bool | None, Meta(description="True: callers need no API key. On Cloudflare Workers only.")] = (
         None
     )
-    runtime_config: Annotated[
-        dict[str, AnyJson] | None, Meta(description="Settings of the runtime, such as `{timeout: 30}`.")
-    ] = None
+    runtime_config: Annotated[dict[str, Json] | None, Meta(description="Settings of the runtime, such as `{timeout: 30}`.")] = (
+        None
+    )
     contract: Annotated[
         Literal["auto", "script", "module"] | None,
         Meta(description="How the code goes up: as a script (top-level handler, no exports), a module, or as Kapso takes it."),
@@ -359,7 +357,7 @@ class FolderModel(Keys, frozen=True, kw_only=True):
     function_type: Literal["cloudflare_worker", "supabase_function"] | None = None
     invoke_response_mode: Literal["passthrough", "wrapped"] | None = None
     public_endpoint: bool | None = None
-    runtime_config: dict[str, AnyJson] | None = None
+    runtime_config: dict[str, Json] | None = None
 
 
 def json_schema() -> dict[str, Json]:
