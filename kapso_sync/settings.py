@@ -69,13 +69,15 @@ def _number(low: int, high: int) -> Callable[[object], int]:
 
     def parse(value: object) -> int:
         text = str(value).strip()
-        if not re.fullmatch(r"[+-]?\d{1,18}", text):
-            raise ValueError("expected a whole number")
-        if int(text) < low:
+        try:
+            number = int(text if text.isascii() else "")  # not every digit of Unicode is one that people take for it
+        except ValueError:
+            raise ValueError("expected a whole number") from None
+        if number < low:
             raise ValueError(f"expected at least {low}")
-        if int(text) > high:
+        if number > high:
             raise ValueError(f"expected at most {high}")
-        return int(text)
+        return number
 
     return parse
 

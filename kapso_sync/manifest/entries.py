@@ -43,13 +43,8 @@ def merged(entry: SharedModel | None, defaults: SharedModel | None) -> dict[str,
     values: dict[str, object] = {}
     for model in (defaults, entry):
         if model is not None:
-            values |= given_keys(model)
+            values |= {name: value for name, value in model.given().items() if name in EntryModel.__struct_fields__}
     return values
-
-
-def given_keys(model: SharedModel) -> dict[str, object]:
-    """Return the keys of an entry or of the defaults that are given, without those of the defaults alone."""
-    return {name: value for name in EntryModel.__struct_fields__ if (value := getattr(model, name, None)) is not None}
 
 
 def former_slugs(moved_from: str | list[str] | None) -> tuple[str, ...] | None:

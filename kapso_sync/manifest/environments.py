@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -70,16 +70,12 @@ def _above(below: _Model | None, above: _Model, inherited: Secrets | None = None
 
     ``inherited`` are the secrets in effect below if ``below`` names none.
     """
-    values = {} if below is None else _given(below)
+    values = {} if below is None else below.given()
     secrets = values.get("secrets", inherited)
-    values |= _given(above)
+    values |= above.given()
     if secrets is not None and above.secrets is not None:
         values["secrets"] = {**secrets, **above.secrets}
     return msgspec.structs.replace(above, **values)
-
-
-def _given(model: SharedModel) -> dict[str, Any]:
-    return {name: value for name in model.__struct_fields__ if (value := getattr(model, name)) is not None}
 
 
 def _moved(places: Mapping[Path, tuple[int, int]], name: str) -> dict[Path, tuple[int, int]]:

@@ -184,8 +184,7 @@ def _read_folder(folder: str, path: str, files: Mapping[str, SourceFile]) -> Cli
     if wrong is not None:
         place = document.location(("entrypoint",))
         return CliFolder(slug, start, problems=(document.problem("path", f"entrypoint: {entrypoint!r} {wrong}", place),))
-    given = {name: getattr(model, name) for name in FolderModel.__struct_fields__ if name not in ("slug", "entrypoint")}
-    managed = {name: value for name, value in given.items() if value is not None}
+    managed = {name: value for name, value in model.given().items() if name not in ("slug", "entrypoint")}
     remarks = tuple(_remarks(document.value if isinstance(document.value, dict) else {}))
     return CliFolder(slug, start, f"{folder}/{entrypoint}", managed, remarks=remarks, document=document)
 

@@ -103,6 +103,10 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True):
         """Return what was expected of these keys together, each of which is right by itself."""
         return None
 
+    def given(self) -> dict[str, Any]:
+        """Return the values that are given, by the names of their fields."""
+        return {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not None}
+
 
 class Strict(Keys, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A mapping with these keys and no others."""

@@ -234,6 +234,7 @@ def test_all_invalid_settings_are_reported_at_once() -> None:
         ("CONCURRENCY", "0", "expected at least 1"),
         ("CONCURRENCY", "65", "expected at most 64"),
         ("CONCURRENCY", "2.5", "expected a whole number"),
+        ("CONCURRENCY", "\u0661", "expected a whole number"),
         ("ADOPT", "Always", "expected 'identical', 'always' or 'never'"),
         ("LOG_FORMAT", "text", "expected 'auto', 'json' or 'console'"),
         ("USER_AGENT", "grüße", "expected printable ASCII characters on one line"),
@@ -249,6 +250,7 @@ def test_an_invalid_setting_says_what_was_expected(name: str, text: str, said: s
 def test_whole_numbers_are_read_as_people_write_them() -> None:
     """With spaces around them, or as a number that a flag gives."""
     assert load(KAPSO_SYNC_CONCURRENCY=" 12 ").concurrency == 12
+    assert load(KAPSO_SYNC_DEPLOYING="1_000").deploying == 1000
     assert load_settings({"concurrency": 12}, environment={}).concurrency == 12
 
 
