@@ -1,6 +1,6 @@
 """Writes events through structlog: one JSON object per line, or a console for people; the redactor processes every line last.
 
-structlog brings rich with it, which takes a tenth of a short command's start: it is imported with the first line.
+structlog is imported with the first line, since many commands log nothing, and without rich, which none of our lines needs.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -91,8 +92,9 @@ def reconcile_context(reconcile_id: str) -> Iterator[None]:
 
 def _make_logger(output: _Stream, level: int, clock: Clock, redactor: Redactor, colour: bool | None) -> FilteringBoundLogger:
     """Return a logger; nothing global is configured. ``colour`` None: it writes JSON, in place of lines for a console."""
-    import structlog  # noqa: PLC0415 - see above
-    from structlog.tracebacks import ExceptionDictTransformer  # noqa: PLC0415
+    with _without_rich():
+        import structlog  # noqa: PLC0415 - see above
+        from structlog.tracebacks import ExceptionDictTransformer  # noqa: PLC0415
 
     renderer: Processor = (
         structlog.processors.JSONRenderer()
@@ -115,6 +117,18 @@ def _make_logger(output: _Stream, level: int, clock: Clock, redactor: Redactor, 
         cache_logger_on_first_use=False,
     )
     return logger
+
+
+@contextlib.contextmanager
+def _without_rich() -> Iterator[None]:
+    """Hide rich from what is imported: structlog takes it for tracebacks where it is installed, and it takes 3 MB."""
+    loaded = {name: module for name, module in sys.modules.items() if name == "rich"}
+    sys.modules["rich"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["rich"]
+        sys.modules.update(loaded)
 
 
 class _Stream:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -139,3 +141,22 @@ def test_a_secrets_name_is_logged_and_not_redacted() -> None:
     LogListener(LogSettings(), stream, VirtualClock(), Redactor())(events.SecretSet(slug="a", secret="STRIPE_KEY"))
     line = json.loads(stream.getvalue())
     assert (line["event"], line["slug"], line["name"]) == ("secret.set", "a", "STRIPE_KEY")
+
+
+LOGS_ONE_LINE = """
+import io, sys
+from kapso_sync.clock import SystemClock
+from kapso_sync.model import events
+from kapso_sync.telemetry.logs import LogListener, LogSettings
+from kapso_sync.telemetry.redact import Redactor
+LogListener(LogSettings("info", sys.argv[1]), io.StringIO(), SystemClock(), Redactor())(events.FunctionCreated(slug="a", function_id="b"))
+print("structlog" in sys.modules, "rich" in sys.modules)
+import rich.console
+"""
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_log_line_loads_structlog_without_rich(form: str) -> None:
+    """Which takes 3 MB of a daemon that prints nothing for people. The control: it is there for who asks for it."""
+    ran = subprocess.run([sys.executable, "-c", LOGS_ONE_LINE, form], capture_output=True, text=True, check=True)
+    assert ran.stdout == "True False\n"
