@@ -6,7 +6,7 @@ import sys
 
 from benchmarks.options import Options
 from benchmarks.others import kapso_environment, pinned, write_zone
-from benchmarks.processes import Run, interleaved, megabytes, program, run, script, seconds
+from benchmarks.processes import Run, importing, interleaved, megabytes, program, run, script, seconds
 from benchmarks.rows import Baseline, Limit, Row, Sample, Unit
 from benchmarks.scene import Scene, copied, scene, slugs, write_functions
 
@@ -16,7 +16,7 @@ ALONE = "its libraries imported"
 PUSHED = 100
 """Functions that Kapso's CLI pushes: it reads one page of the list, and would create again what is on the second."""
 
-LIBRARIES = "import asyncio, click, httpx, msgspec, regex, sqlite3, tree_sitter, yaml"
+LIBRARIES = "asyncio, click, httpx, msgspec, regex, sqlite3, tree_sitter, yaml"
 """What a command cannot do without: HTTP, the manifest and its rules, the state, and the grammar of the code."""
 
 NO_URL = "its command line cannot be given another URL; the classes behind `kapso push` can, and are what runs here"
@@ -126,7 +126,7 @@ def _measured(options: Options, there: Scene) -> dict[str, list[Run]]:
         "list of all pages": lambda: run(script("list_pages", there.url, there.kapso.key)),
         "stat of the files": lambda: run(script("stat_files", functions)),
         "git status": lambda: run(["git", "status", "--porcelain"], folder=repository),
-        ALONE: lambda: run([sys.executable, "-c", LIBRARIES]),
+        ALONE: lambda: run(importing(LIBRARIES)),
     }
     if not options.others.missing:
         config = write_zone(options.scratch / "octodns", options.functions)

@@ -36,7 +36,7 @@ QUIET = {
 """Settings under which a daemon makes a pass only when it is told to."""
 
 IDLE = {**{name: value for name, value in QUIET.items() if name != "KAPSO_SYNC_DEBOUNCE"}, "KAPSO_SYNC_LOG_LEVEL": "info"}
-"""Likewise, with the default debounce, which decides how often an idle daemon looks for file events, and with the default logs."""
+"""Likewise, with the default debounce, which decides how often an idle daemon looks for file events, and the default logs."""
 
 PATIENCE = 300.0
 """Maximum seconds until a daemon is in sync, or makes its first write."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,13 +9,13 @@ from contextlib import ExitStack
 
 from benchmarks.daemons import IDLE, Daemon, Idle, answered, daemon
 from benchmarks.options import Options
-from benchmarks.processes import megabytes, run, script
+from benchmarks.processes import importing, megabytes, run, script
 from benchmarks.rows import Baseline, Limit, Row, Sample, Unit, percentile
 from benchmarks.scene import begin_repository, change, scene, write_functions
 from tests.program import git
 
 LIBRARIES = (
-    "import apscheduler.schedulers.asyncio, click, git, httpx, msgspec, prometheus_client, regex, sqlite3, "
+    "apscheduler.schedulers.asyncio, click, git, httpx, msgspec, prometheus_client, regex, sqlite3, "
     "starlette.applications, structlog, tree_sitter, uvicorn, watchfiles, yaml"
 )
 """What a daemon cannot do without: HTTP on both sides, git, the schedule, files, values, metrics and logs."""
@@ -139,7 +138,7 @@ def idle_rows(options: Options) -> list[Row]:
             for _ in range(options.runs):
                 for kind, look in zip(running, pool.map(lambda one: one.idle(options.idle), running.values()), strict=True):
                     looks[kind].append(look)
-        bare = [run([sys.executable, "-c", LIBRARIES]) for _ in range(options.runs)]
+        bare = [run(importing(LIBRARIES)) for _ in range(options.runs)]
     beside = Baseline("its libraries imported", megabytes(bare))
     rows = []
     for kind, found in looks.items():

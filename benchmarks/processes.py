@@ -54,6 +54,11 @@ def script(name: str, *arguments: str) -> list[str]:
     return [sys.executable, str(SCRIPTS / f"{name}.py"), *arguments]
 
 
+def importing(libraries: str) -> list[str]:
+    """Return the command line that imports these libraries, without rich: httpx and structlog take it along, but not for us."""
+    return [sys.executable, "-c", f"import sys; sys.modules['rich'] = None; import {libraries}"]
+
+
 def program(*arguments: str) -> list[str]:
     """Return a command line of this environment's kapso-sync."""
     return [str(Path(sys.executable).with_name("kapso-sync")), *arguments]

@@ -149,7 +149,8 @@ from kapso_sync.clock import SystemClock
 from kapso_sync.model import events
 from kapso_sync.telemetry.logs import LogListener, LogSettings
 from kapso_sync.telemetry.redact import Redactor
-LogListener(LogSettings("info", sys.argv[1]), io.StringIO(), SystemClock(), Redactor())(events.FunctionCreated(slug="a", function_id="b"))
+log = LogListener(LogSettings("info", sys.argv[1]), io.StringIO(), SystemClock(), Redactor())
+log(events.FunctionCreated(slug="a", function_id="b"))
 print("structlog" in sys.modules, "rich" in sys.modules)
 import rich.console
 """
