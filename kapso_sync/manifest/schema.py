@@ -394,8 +394,21 @@ def json_schema() -> dict[str, Json]:
     for model in (schema, *models.values()):
         _forbid_nulls(model)
         _drop_titles(model)
+        _name_types(model)
     head: dict[str, Json] = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA_ID}
     return {**head, "title": "kapso-sync manifest", **schema, "$defs": models}
+
+
+def _name_types(schema: Any) -> None:
+    """Say of what type the alternatives of a choice are: editors offer them by it."""
+    if isinstance(schema, dict):
+        if "enum" in schema:
+            schema["type"] = "boolean" if isinstance(schema["enum"][0], bool) else "string"
+        for below in schema.values():
+            _name_types(below)
+    elif isinstance(schema, list):
+        for below in schema:
+            _name_types(below)
 
 
 def _any_case(pattern: str) -> str:
