@@ -358,7 +358,7 @@ class Builder:
         known = [FORMAT, VERSION, options.flags, entry.file, closure.packages, closure.configs, closure.aliases]
         digest = hashlib.sha256(json.dumps([*known, *await site.pins(closure)]).encode())
         for path in closure.files:
-            digest.update(f"{path}\0{hashlib.sha256(site.content(path)).hexdigest()}\0".encode("utf-8", "surrogateescape"))
+            digest.update(f"{path}\0{self._shapes.digest(path, site.content(path))}\0".encode("utf-8", "surrogateescape"))
         job = Job(digest.hexdigest(), entry.file, shape, closure, options)
         site.jobs[job.key] = job
         site.waiting.append((entry, job))
