@@ -372,12 +372,10 @@ def json_schema() -> dict[str, Json]:
     models: dict[str, Any]
     _, models = msgspec.json.schema_components([ManifestModel], ref_template="#/$defs/{name}")
     schema = models.pop("ManifestModel")
-    for name in ("ManifestModel", "EnvironmentModel"):
-        model = schema if name == "ManifestModel" else models[name]
+    described = models["EntryModel"]["description"]
+    for model in (schema, models["EnvironmentModel"]):
         # An entry without keys is null, which no model describes.
-        model["properties"]["functions"]["anyOf"][0]["additionalProperties"]["description"] = models["EntryModel"][
-            "description"
-        ]
+        model["properties"]["functions"]["anyOf"][0]["additionalProperties"]["description"] = described
     beginnings = [f"{name}.*" if name.endswith("-") else name for name in FORBIDDEN_HEADERS]
     header = {"not": {"pattern": _any_case(f"^(?:{'|'.join(beginnings)})$")}}
     models["CheckModel"]["properties"]["headers"]["anyOf"][0]["propertyNames"] |= header
