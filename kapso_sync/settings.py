@@ -156,9 +156,11 @@ def _setting(parse: Callable[[object], _T], description: str, *, default: _Defau
 
 
 def _optional(parse: Callable[[object], _T | None], description: str) -> _T | None:
-    """Return the field of a setting that may be left out; blank text counts as left out."""
+    """Return the field of a setting that may be left out, as None and blank text are."""
     return _setting(
-        lambda value: None if isinstance(value, str) and not value.strip() else parse(value), description, default=None
+        lambda value: None if value is None or (isinstance(value, str) and not value.strip()) else parse(value),
+        description,
+        default=None,
     )
 
 
@@ -171,8 +173,8 @@ class Origin:
     """Where settings came from: those that are ``given``, the variables, and the files that set or hold the key."""
 
     given: frozenset[str] = frozenset()
-    environment: Mapping[str, str] = field(default_factory=dict)
-    env_file_variables: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    env_file_variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     env_file: Path | None = None
     key_env_file: Path | None = None
     notices: tuple[Notice, ...] = ()
@@ -292,7 +294,7 @@ class Settings:
     commit_status_url: str | None = _optional(_text, "Base of the forge's API. Default: from the remote's host.")
     commit_status_token: Credential | None = _optional(_credential, "Token that may set statuses. Default: git's token.")
     commit_status_token_file: Path | None = _optional(_path, "A file that holds it; read again at every status.")
-    origin: Origin = field(default=Origin(), repr=False, compare=False)
+    origin: Origin = field(default=Origin(), repr=False, hash=False)
 
     @property
     def notices(self) -> tuple[Notice, ...]:

@@ -25,9 +25,9 @@ from kapso_sync.manifest.schema import (
     ALSO,
     DOTENV_PATTERN,
     ENVIRONMENT_PATTERN,
+    FIRST,
     HEADER_PATTERN,
     HEADER_TEXT_PATTERN,
-    INSTEAD,
     SECRET_PATTERN,
     VARIABLE_PATTERN,
     Keys,
@@ -138,9 +138,12 @@ def _faults(kind: inspect.Type, value: Json, path: Path) -> Sequence[_Fault]:
 
 def _in_metadata(kind: inspect.Metadata, value: Json, path: Path) -> Sequence[_Fault]:
     rules = kind.extra or {}
-    if INSTEAD in rules:
-        return _refused(rules[INSTEAD](value), value, path)
-    return _faults(kind.type, value, path) or _refused(rules[ALSO](value) if ALSO in rules else None, value, path)
+    first, also = rules.get(FIRST), rules.get(ALSO)
+    return (
+        (_refused(first(value), value, path) if first is not None else ())
+        or _faults(kind.type, value, path)
+        or (_refused(also(value), value, path) if also is not None else ())
+    )
 
 
 def _in_union(kind: inspect.UnionType, value: Json, path: Path) -> Sequence[_Fault]:

@@ -37,8 +37,8 @@ ENVIRONMENT_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._-]*$"
 ALSO = "also"
 """Key of `Meta.extra`: a rule for values that are of the type."""
 
-INSTEAD = "instead"
-"""Key of `Meta.extra`: a rule in place of the type's own."""
+FIRST = "first"
+"""Key of `Meta.extra`: a rule that says more than the type does, of values that are not of it as well."""
 
 Slug = Annotated[str, Meta(pattern=SLUG_PATTERN, max_length=MAX_SLUG)]
 EnvironmentName = Annotated[str, Meta(pattern=ENVIRONMENT_PATTERN, max_length=100)]
@@ -222,7 +222,7 @@ class WatchModel(Strict, frozen=True, kw_only=True):
     """What makes the daemon take a deployment back: the number of failed invocations, and their part of all."""
 
     for_: Annotated[
-        Annotated[str, Meta(pattern=DURATION_PATTERN, extra={INSTEAD: _watch_time})] | None,
+        Annotated[str, Meta(pattern=DURATION_PATTERN, extra={FIRST: _watch_time})] | None,
         Meta(description="How long it is watched after a deployment, from 1s to 24h. Default: 10m."),
     ] = msgspec.field(default=None, name="for")
     failures: Annotated[
@@ -230,7 +230,7 @@ class WatchModel(Strict, frozen=True, kw_only=True):
         Meta(description="At least this many invocations ended in an exception or a status of 500 and above. Default: 3."),
     ] = None
     ratio: Annotated[
-        Annotated[str, Meta(pattern=PERCENTAGE_PATTERN, extra={INSTEAD: _percentage})] | None,
+        Annotated[str, Meta(pattern=PERCENTAGE_PATTERN, extra={FIRST: _percentage})] | None,
         Meta(description="They are at least this part of all, and a larger part than before the deployment. Default: 50%."),
     ] = None
 

@@ -30,13 +30,16 @@ def encode_record(record: InventoryRecord) -> str:
 def decode_record(text: str) -> InventoryRecord:
     """Return the inventory record.
 
-    Equal texts and nested values in its contents, and in those of the records before it, are one object: copies of them would
-    be a third of the memory of thousands of records.
+    Equal texts and nested values in its contents, and in those of records shortly before it, are one object: copies of them
+    would be a third of the memory of thousands of records.
     """
     record = _read(InventoryRecord, text)
     live = () if record.live is None else (record.live.content,)
-    for content in (record.wanted, record.stored, *live):
-        _share(cast("dict[str, Json]", content))
+    try:
+        for content in (record.wanted, record.stored, *live):
+            _share(cast("dict[str, Json]", content))
+    except RecursionError as error:
+        raise ValueError(f"not a record: {error}") from error
     return record
 
 

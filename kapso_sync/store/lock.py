@@ -8,9 +8,10 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from kapso_sync.errors import StateLocked, StateUnusable
 from kapso_sync.files import read_small
@@ -63,13 +64,13 @@ def _lock(descriptor: int, folder: Path) -> None:
     """Lock an open file; raises `BlockingIOError` if another process has locked it, and OSError.
 
     A holder that was killed while it started a program leaves the lock to that for a moment: until the program is loaded, the
-    new process has all open files of the old one. So where the holder is dead, the lock is waited for.
+    new process has all open files of the old one. So where the holder is known to be dead, the lock is waited for.
     """
     for pause in _PAUSES:
         try:
             return _lock_now(descriptor)
         except BlockingIOError:
-            if is_held(folder):
+            if not _is_dead(_holder_note(folder)):
                 raise
             time.sleep(pause)
     return _lock_now(descriptor)
@@ -89,11 +90,22 @@ def _forget_holder(folder: Path) -> None:
 
 def is_held(folder: Path) -> bool:
     """Return whether a process that is alive holds the state folder; one on another host counts as alive."""
+    note = _holder_note(folder)
+    return note is not None and not _is_dead(note)
+
+
+def _holder_note(folder: Path) -> Mapping[str, Any] | None:
+    """Return what the last holder wrote about itself, or None if there is nothing that can be read."""
     try:
         note = json.loads(read_small(folder / HOLDER_NAME, _MAX_NOTE_BYTES))
-        return note["host"] != socket.gethostname() or is_alive(note["pid"], note.get("born"))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
+    except (OSError, ValueError, RecursionError):
+        return None
+    return note if isinstance(note, dict) and isinstance(note.get("pid"), int) and "host" in note else None
+
+
+def _is_dead(note: Mapping[str, Any] | None) -> bool:
+    """Return whether a holder was a process of this host that is no more; None: it is not known."""
+    return note is not None and note["host"] == socket.gethostname() and not is_alive(note["pid"], note.get("born"))
 
 
 def is_alive(pid: int, born: str | None = None) -> bool:
@@ -106,7 +118,7 @@ def is_alive(pid: int, born: str | None = None) -> bool:
         return process_birth(pid) == born
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

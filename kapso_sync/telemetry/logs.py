@@ -122,13 +122,14 @@ def _make_logger(output: _Stream, level: int, clock: Clock, redactor: Redactor, 
 @contextlib.contextmanager
 def _without_rich() -> Iterator[None]:
     """Hide rich from what is imported: structlog takes it for tracebacks where it is installed, and it takes 3 MB."""
-    loaded = {name: module for name, module in sys.modules.items() if name == "rich"}
+    loaded = sys.modules.get("rich")
     sys.modules["rich"] = None  # type: ignore[assignment]
     try:
         yield
     finally:
-        del sys.modules["rich"]
-        sys.modules.update(loaded)
+        sys.modules.pop("rich", None)
+        if loaded is not None:
+            sys.modules["rich"] = loaded
 
 
 class _Stream:

@@ -117,6 +117,10 @@ def test_an_entry_overrides_the_defaults() -> None:
             "watch: {ratio: 0%}",
             "manifest.yaml:4:20: functions.greet.watch.ratio: expected a percentage from 1% to ",
         ),
+        ("watch: {for: ' 10m '}", 'manifest.yaml:4:18: functions.greet.watch.for: expected another spelling, got " 10m "'),
+        ('watch: {for: "10m\\n"}', "manifest.yaml:4:18: functions.greet.watch.for: expected another spelling, got "),
+        ("watch: {for: \u0661\u0660m}", "manifest.yaml:4:18: functions.greet.watch.for: expected another spelling, got "),
+        ("watch: {ratio: ' 50% '}", "manifest.yaml:4:20: functions.greet.watch.ratio: expected another spelling, got "),
         ("watch: {fr: 10m}", "manifest.yaml:4:13: functions.greet.watch.fr: unknown key"),
         ("watch: true", "manifest.yaml:4:12: functions.greet.watch: expected a mapping, got true"),
         (

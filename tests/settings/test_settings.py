@@ -42,7 +42,7 @@ def test_invalid_durations_are_refused(text: str) -> None:
 def test_an_empty_variable_counts_as_not_set() -> None:
     """As compose files and CI write them; an empty listen address means no server."""
     empty = load(**dict.fromkeys(VARIABLES, ""))
-    assert replace(empty, listen="127.0.0.1:8321") == load()
+    assert replace(empty, listen="127.0.0.1:8321", origin=load().origin) == load()
     assert (empty.listen, load().listen) == ("", "127.0.0.1:8321")
 
 
@@ -322,6 +322,20 @@ def test_secrets_are_not_in_the_repr_of_settings_or_in_errors(secret: str) -> No
     settings = load(KAPSO_API_KEY=f"key-{secret}", KAPSO_SYNC_GIT_TOKEN=f"key-{secret}")
     assert "git_token" in repr(settings)
     assert f"key-{secret}" not in repr(settings) + str(settings)
+
+
+def test_settings_differ_by_variables_that_are_no_settings(tmp_path: Path) -> None:
+    """A proxy of the `--env-file` is one: a daemon that was told to read it again has other settings. None shows in a repr."""
+    (tmp_path / "one").write_text("HTTPS_PROXY=http://a-proxy:1\n")
+    (tmp_path / "other").write_text("HTTPS_PROXY=gopher://a-proxy\n")
+    one, same, other = (
+        load_settings({}, env_file=tmp_path / "one", environment={"A": "a-proxy"}),
+        load_settings({}, env_file=tmp_path / "one", environment={"A": "a-proxy"}),
+        load_settings({}, env_file=tmp_path / "other", environment={"A": "a-proxy"}),
+    )
+    assert one == same
+    assert one != other
+    assert "a-proxy" not in repr(one) + repr(one.origin)
 
 
 def test_misspelt_variables_are_a_warning_with_a_suggestion() -> None:

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +123,18 @@ def test_a_pid_that_was_given_to_another_process_holds_nothing(tmp_path: Path) -
     assert born is not None
     assert not is_alive(child.pid, born)
     child.communicate()
+
+
+@pytest.mark.parametrize("note", [None, "[]", '{"pid": "x", "host": 1}', '{"pid": 99999999999999999999, "host": "HERE"}'])
+def test_an_odd_note_beside_a_lock_is_no_traceback(tmp_path: Path, other: subprocess.Popen[str], note: str | None) -> None:
+    """Nothing is known of the holder then, except that it holds the lock."""
+    (tmp_path / HOLDER_NAME).unlink()
+    if note is not None:
+        (tmp_path / HOLDER_NAME).write_text(note.replace("HERE", socket.gethostname()))
+    assert not is_held(tmp_path)
+    with pytest.raises(StateLocked), held(tmp_path, DAWN):
+        pass
+    finish(other)
 
 
 def test_a_lock_without_a_pid_has_an_unknown_holder(tmp_path: Path) -> None:
