@@ -1,11 +1,19 @@
-"""Writes a number and its noun, and a duration."""
+"""Writes a number and its noun, a duration, and alternatives."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 def counted(number: int, noun: str) -> str:
     """Return ``1 function`` or ``2 functions``."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def alternatives(words: Iterable[str]) -> str:
+    """Return ``a``, ``a or b``, or ``a, b or c``; there must be one word."""
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def span(seconds: float) -> str:

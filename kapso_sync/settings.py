@@ -17,6 +17,7 @@ from kapso_sync.env_file import EnvFile, parse_env_file
 from kapso_sync.errors import ConfigError, Notice
 from kapso_sync.model.policies import AdoptPolicy, Contract, DriftPolicy, MaxDelete, UnknownSecrets
 from kapso_sync.mounted_files import header_value, read_mounted_text
+from kapso_sync.plurals import alternatives
 from kapso_sync.units import parse_duration, parse_percentage
 
 DEFAULT_BASE_URL = "https://app.kapso.ai/api/v1"
@@ -89,8 +90,8 @@ def _one_of(*choices: _T) -> Callable[[object], _T]:
         for choice in choices:
             if value == choice:
                 return choice
-        *others, last = (f"'{choice}'" for choice in choices)
-        raise ValueError(f"expected {', '.join(others)} or {last}")
+        spelled = [f"'{choice}'" for choice in choices]
+        raise ValueError(f"expected {alternatives(spelled)}")
 
     return parse
 
@@ -135,14 +136,14 @@ def _object_name(value: object) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A credential's text; whoever prints the settings does not print it."""
+    """The text of a credential, which `repr` leaves out."""
 
     text: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A setting: what it is for, and the parser of its text, which raises ValueError with what it expected."""
+    """A setting: its parser, which raises ValueError with what it expected, its default, and what it is for."""
 
     parse: Callable[[object], object]
     default: object

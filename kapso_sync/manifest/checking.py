@@ -34,6 +34,7 @@ from kapso_sync.manifest.schema import (
 )
 from kapso_sync.model.json_values import Json
 from kapso_sync.model.names import SLUG_PATTERN
+from kapso_sync.plurals import alternatives
 
 _Model = TypeVar("_Model")
 
@@ -65,7 +66,7 @@ class _Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Fault:
-    """A value, or with ``is_key`` a key, that is not what the model expects; ``known`` are the keys that it has."""
+    """A value, or with ``is_key`` a key, that the model refuses; ``known`` are the keys of a model that lacks this one."""
 
     path: Path
     kind: _Kind
@@ -171,7 +172,7 @@ _PYTHON = {
     inspect.DictType: dict,
     inspect.StructType: dict,
 }
-"""The types of which a union has at most one each."""
+"""The Python type of a value, by msgspec's; a union of the models has at most one of each."""
 
 
 def _in_model(kind: inspect.StructType, value: Json, path: Path) -> Sequence[_Fault]:
@@ -192,6 +193,7 @@ def _in_model(kind: inspect.StructType, value: Json, path: Path) -> Sequence[_Fa
 
 @functools.cache
 def _known_keys(model: type[msgspec.Struct]) -> Mapping[str, inspect.Field]:
+    """Return the fields of a model by their keys; a manifest asks for those of one model a thousand times."""
     described = inspect.type_info(model)
     return {field.encode_name: field for field in described.fields} if isinstance(described, inspect.StructType) else {}
 
@@ -236,8 +238,8 @@ def _in_boolean(_: inspect.BoolType, value: Json, path: Path) -> Sequence[_Fault
 def _in_choice(kind: inspect.LiteralType, value: Json, path: Path) -> Sequence[_Fault]:
     if any(value == each and type(value) is type(each) for each in kind.values):
         return ()
-    *others, last = (each if isinstance(each, str) else shown(each) for each in kind.values)
-    return _refused(f"expected {', '.join(others)} or {last}" if others else f"expected {last}", value, path)
+    choices = alternatives(each if isinstance(each, str) else shown(each) for each in kind.values)
+    return _refused(f"expected {choices}", value, path)
 
 
 def _in_whole_number(kind: inspect.IntType, value: Json, path: Path) -> Sequence[_Fault]:

@@ -104,7 +104,7 @@ def _holder_note(folder: Path) -> Mapping[str, Any] | None:
 
 
 def _is_dead(note: Mapping[str, Any] | None) -> bool:
-    """Return whether a holder was a process of this host that is no more; None: it is not known."""
+    """Return whether the holder is known to have ended: it was a process of this host, and that process is gone."""
     return note is not None and note["host"] == socket.gethostname() and not is_alive(note["pid"], note.get("born"))
 
 

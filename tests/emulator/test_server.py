@@ -128,7 +128,7 @@ async def test_shutdown_ends_hanging_requests_and_leaves_signal_handlers_alone()
         await until(lambda: kapso.emulator.parts.hangs.waiting == 2)
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
         begun = time.monotonic()
-    assert time.monotonic() - begun < GRACE + 60  # what hangs would do so for ten minutes
+    assert time.monotonic() - begun < GRACE + 60  # a request would hang for ten minutes
     assert all(isinstance(item, httpx.TransportError) for item in await asyncio.gather(*hung, return_exceptions=True))
 
 
@@ -153,7 +153,7 @@ async def test_shutdown_cancels_code_that_never_answers(caplog: pytest.LogCaptur
         call = asyncio.create_task(kapso.http.post(f"/functions/{function_id}/invoke", json={}))
         await until(lambda: len(kapso.emulator.log.entries) == 3)
         begun = time.monotonic()
-    assert time.monotonic() - begun < GRACE + 60  # what hangs would do so for ten minutes
+    assert time.monotonic() - begun < GRACE + 60  # a request would hang for ten minutes
     assert all(isinstance(item, httpx.TransportError) for item in await asyncio.gather(call, return_exceptions=True))
     assert "Exception in ASGI application" in caplog.text
 

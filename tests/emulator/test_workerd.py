@@ -339,7 +339,7 @@ async def test_a_slow_function_ends_at_its_timeout(kapso: Kapso) -> None:
     begun = time.monotonic()
     answer = await invoke(kapso, function_id)
     assert (answer.status_code, answer.json()) == (504, {"error": "The function did not answer within 0.3 s"})
-    assert time.monotonic() - begun < 50
+    assert time.monotonic() - begun < 50  # the function itself waits for 60 s
     assert console(kapso) == [["log", "waiting"]]
     assert (await invoke(kapso, counter)).text == "2"
 
@@ -387,7 +387,7 @@ async def test_shutdown_does_not_wait_for_running_calls(runtime: WorkerdRuntime)
     await runtime.processes[1].close()
     for task in (looping, waiting):
         assert json.loads((await task).body) == {"error": "The runtime ended: the emulator ends"}
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < 15  # each call may take 20 s
 
 
 async def test_shutdown_ends_queries_that_run_and_tells_nobody(caplog: pytest.LogCaptureFixture) -> None:
