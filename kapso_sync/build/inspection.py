@@ -25,7 +25,9 @@ MAX_MEMORY = 384 * 1024 * 1024
 MAX_ANSWER = 8 * 1024 * 1024
 """Most bytes of a shape, as JSON."""
 
-CPU_SECONDS = 5
+CPU_SECONDS = 15
+"""Most time of a processor for one file. A bundle of 1 MiB takes 1 s on a quick machine, and 5 s on a slow one that is busy."""
+
 DEADLINE = 60.0
 """Seconds until the process must have ended, on a machine that has other things to do as well."""
 
