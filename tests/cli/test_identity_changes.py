@@ -11,7 +11,7 @@ import re
 import shutil
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -21,9 +21,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from kapso_sync.emulator.options import EmulatorOptions
 from tests.program import Ran, answering, git, kapso_sync, write_functions
-from tests.served import Served, served
+from tests.served import QUICK, Served, served
 
 REMOTE = "https://github.com/acme/flows.git"
 SPELLINGS = (REMOTE, "git@github.com:acme/flows.git", "ssh://git@GitHub.com:22/acme/flows", "https://github.com/Acme/flows/")
@@ -56,7 +55,7 @@ class Front:
 @contextlib.contextmanager
 def fronted() -> Iterator[Front]:
     """Serve two projects behind one address until the block ends."""
-    quick = EmulatorOptions(deploy_delay=0.02, api_key="inside")
+    quick = replace(QUICK, api_key="inside")
     with served(quick) as one, served(quick) as other, httpx.Client(trust_env=False, timeout=10) as client:
         keys = {"key-1": one, "key-2": one, "key-of-other": other}
 

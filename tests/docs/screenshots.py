@@ -8,12 +8,12 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from kapso_sync.cli.workerd import find_workerd
-from kapso_sync.emulator.options import EmulatorOptions
 from tests.program import GIT_ENVIRONMENT, git, kapso_sync, started
-from tests.served import Served, served
+from tests.served import QUICK, Served, served
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = Path("/usr/bin/chromium")
@@ -30,7 +30,7 @@ CHECK = """\
 def take_screenshot(picture: Path, *, scratch: Path) -> list[str]:
     """Write the PNG of the page of a daemon that runs in a scratch folder; return the URLs that the page asked for."""
     workerd = find_workerd()
-    with served(EmulatorOptions(deploy_delay=0.02, workerd=workerd.path if workerd else None)) as kapso:
+    with served(replace(QUICK, workerd=workerd.path if workerd else None)) as kapso:
         home = _repository(scratch / "flows")
         environment = {
             **kapso.environment(scratch / "state"),

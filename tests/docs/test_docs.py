@@ -8,17 +8,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kapso_sync.cli.app import app
 from kapso_sync.cli.workerd import PACKAGE, find_workerd
-from kapso_sync.emulator.options import EmulatorOptions
 from tests.docs.pictures import draw
 from tests.docs.tables import TABLES, commands_page, write_pages
 from tests.program import GIT_ENVIRONMENT, answering, git, kapso_sync, write_functions
-from tests.served import Served, served
+from tests.served import QUICK, Served, served
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("functions.example/*.md")])
@@ -40,7 +40,7 @@ WORKERD = find_workerd()
 @pytest.fixture
 def kapso() -> Iterator[Served]:
     """An empty project that runs what is deployed, if there is workerd."""
-    with served(EmulatorOptions(deploy_delay=0.02, workerd=WORKERD.path if WORKERD is not None else None)) as running:
+    with served(replace(QUICK, workerd=WORKERD.path if WORKERD is not None else None)) as running:
         yield running
 
 

@@ -16,7 +16,7 @@ from kapso_sync.emulator.options import Behaviour, EmulatorOptions
 from tests.e2e.test_daemon import daemon, until
 from tests.e2e.test_kill import settle, wait_for_hang
 from tests.program import kapso_sync, started, write_functions
-from tests.served import Served, served
+from tests.served import QUICK, Served, served
 
 FOUND = find_workerd()
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(FOUND is None, reason="needs workerd: npm ci")]
@@ -44,7 +44,7 @@ def pong(version: int, *, good: bool = True) -> str:
 @pytest.fixture
 def options() -> EmulatorOptions:
     assert FOUND is not None
-    return EmulatorOptions(deploy_delay=0.02, workerd=FOUND.path)
+    return replace(QUICK, workerd=FOUND.path)
 
 
 @pytest.fixture

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 
-from kapso_sync.emulator.options import Behaviour, EmulatorOptions
+from kapso_sync.emulator.options import Behaviour
 from tests.e2e.test_daemon import daemon, until
 from tests.program import answering, write_functions
-from tests.served import Served, served
+from tests.served import QUICK, Served, served
 from tests.worlds import worlds
 
 pytestmark = [pytest.mark.e2e, pytest.mark.history]
@@ -47,7 +48,7 @@ def test_daemon_keeps_secrets_and_used_functions_with_any_api_behaviour(behaviou
     """First sync, a rotation, drift by hand and a removal: in sync means that the code and every secret of git's are there."""
     with (
         tempfile.TemporaryDirectory() as place,
-        served(EmulatorOptions(deploy_delay=0.02, behaviour=behaviour)) as kapso,
+        served(replace(QUICK, behaviour=behaviour)) as kapso,
     ):
         _live_through(kapso, Path(place))
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
 from kapso_sync.cli.workerd import find_workerd
-from kapso_sync.emulator.options import EmulatorOptions
 from tests.build.npm.registry import LoopbackRegistry, lock, package_files, serving
 from tests.build.workbench import needs_esbuild
 from tests.program import git, kapso_sync, started, write_functions
-from tests.served import served
+from tests.served import QUICK, served
 
 pytestmark = [pytest.mark.e2e, needs_esbuild]
 WORKERD = find_workerd()
@@ -59,7 +59,7 @@ def test_a_function_of_a_git_source_runs_with_its_packages(
 ) -> None:
     """On the real runtime, CommonJS among them."""
     assert WORKERD is not None
-    with served(EmulatorOptions(deploy_delay=0.02, workerd=WORKERD.path)) as kapso:
+    with served(replace(QUICK, workerd=WORKERD.path)) as kapso:
         environment = {**kapso.environment(tmp_path / "state"), "KAPSO_SYNC_NPM_REGISTRY": registry.url}
         assert kapso_sync("sync", repository.as_uri(), environment=environment).code == 0
         ran = kapso_sync("invoke", "greet", "--data", '{"name": "Ada"}', environment=environment)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
 from kapso_sync.cli.workerd import find_workerd
-from kapso_sync.emulator.options import EmulatorOptions
 from tests.e2e.test_daemon import daemon, until
 from tests.program import kapso_sync
-from tests.served import Served, served
+from tests.served import QUICK, Served, served
 
 FOUND = find_workerd()
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(FOUND is None, reason="needs workerd: npm ci")]
@@ -45,7 +45,7 @@ FIXED = GOOD.replace("sum + price, 0", "sum + price, 1 - 1")
 @pytest.fixture
 def kapso() -> Iterator[Served]:
     assert FOUND is not None
-    with served(EmulatorOptions(deploy_delay=0.02, workerd=FOUND.path)) as running:
+    with served(replace(QUICK, workerd=FOUND.path)) as running:
         yield running
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from kapso_sync.emulator.options import Behaviour, EmulatorOptions
 from tests.build.test_styles import COMMONJS, IMPORT, OTHERS, SAID
 from tests.build.test_styles import STYLES as BUILT
 from tests.program import answering, kapso_sync, write_functions
-from tests.served import served
+from tests.served import QUICK, served
 
 FOUND = find_workerd()
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(FOUND is None, reason="needs workerd: npm ci")]
@@ -28,7 +29,7 @@ STYLES = {
 
 def options(**behaviour: float) -> EmulatorOptions:
     assert FOUND is not None
-    return EmulatorOptions(deploy_delay=0.02, workerd=FOUND.path, behaviour=Behaviour(**behaviour))  # type: ignore[arg-type]
+    return replace(QUICK, workerd=FOUND.path, behaviour=Behaviour(**behaviour))  # type: ignore[arg-type]
 
 
 def test_every_code_style_is_synced_and_runs(tmp_path: Path) -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from kapso_sync.emulator.options import EmulatorOptions
 from tests.network.servers import Authority, make_authority, tls_before
 from tests.program import answering, git, write_functions
-from tests.served import Served, served
+from tests.served import QUICK, Served, served
 from tests.sources.servers import GitServer, serving
 
 NETWORK_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO")
@@ -74,7 +73,7 @@ def company(authority: Authority, tmp_path: Path) -> Iterator[Company]:
     git(upstream, "add", "--all")
     git(upstream, "commit", "--quiet", "--message", "One")
     with (
-        served(EmulatorOptions(deploy_delay=0.02, names=("api.acme.example",))) as kapso,
+        served(replace(QUICK, names=("api.acme.example",))) as kapso,
         serving(GitServer(tmp_path / "repositories")) as server,
         tls_before(authority, kapso.emulator.url) as api_port,
         tls_before(authority, server.url) as git_port,
