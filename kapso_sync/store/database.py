@@ -396,8 +396,12 @@ def _check_whole(db: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError(f"the database is torn: {verdict}")
 
 
+_DAMAGE = ("no such table", "no such column", "malformed", "Could not decode to UTF-8")
+"""What SQLite says of a damaged database, with the exception that it also raises where the disk or a lock is at fault."""
+
+
 def _torn(error: sqlite3.OperationalError) -> bool:
-    return "no such table" in str(error) or "malformed" in str(error) or "no such column" in str(error)
+    return any(said in str(error) for said in _DAMAGE)
 
 
 def _set_aside(path: Path, now: datetime) -> Path:

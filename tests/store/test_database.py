@@ -186,9 +186,11 @@ def test_the_running_pass_is_shown_until_it_is_recorded_or_its_process_is_gone(t
         lambda path: path.write_bytes(path.read_bytes()[:3000]),
         lambda path: _execute(path, "DROP TABLE intents"),
         lambda path: _execute(path, "UPDATE functions SET record = 'no json'"),
+        lambda path: _execute(path, "UPDATE functions SET record = CAST(x'7bff7d' AS TEXT)"),
+        lambda path: _execute(path, "INSERT INTO meta VALUES ('owner', CAST(x'ff' AS TEXT))"),
         lambda path: _execute(path, "PRAGMA user_version = 99"),
     ],
-    ids=["garbage", "truncated", "table-missing", "record-torn", "newer"],
+    ids=["garbage", "truncated", "table-missing", "record-torn", "record-not-utf-8", "owner-not-utf-8", "newer"],
 )
 def test_a_damaged_database_is_renamed_and_replaced(tmp_path: Path, damage: object) -> None:
     """It is kept under another name, a new one is created, and readers see an empty state."""
