@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 
 from kapso_sync.cli.console import Progress, whole
@@ -51,8 +52,11 @@ def sync(args: PassArgs, due: DuePass) -> int:
                     earlier=earlier_list(due, session),
                     recognisable=True,
                 )
-                report = await session.sync(request)
-                mapped = await _read_mapped(session, report, snapshots[-1]) if args.remote_map else None
+                report, mapped = await session.sync(request), None
+                if args.remote_map:
+                    before = session.api.calls
+                    mapped = await _read_mapped(session, report, snapshots[-1])
+                    report = replace(report, api_calls=report.api_calls + session.api.calls - before)
         report = report.advised(args.context.advise)
         if args.json_output:
             args.context.stdout().document(report_document(report))

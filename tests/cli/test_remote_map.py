@@ -46,8 +46,10 @@ def test_a_sync_brings_the_map_up_to_date(kapso: Served, environment: Environmen
     paths = ("functions/greet/index.js", "functions/greet/function.yaml")
     assert greet["files"] == {path: hashlib.sha256((project / path).read_bytes()).hexdigest() for path in paths}
     assert entries(project)["theirs"] == {"id": "id-9"}
+    kapso.forget_requests()
     again = kapso_sync("sync", str(project), "--remote-map", environment=environment)
     assert (again.code, "Written" in again.out) == (0, False)
+    assert f"{len(kapso.calls())} API calls" in again.out
     write(project / "functions/greet/index.js", answering("two"))
     kapso.faults({"what": "status", "method": "PATCH", "route": "/functions/{id}", "status": 422, "times": 1})
     assert kapso_sync("sync", str(project), "--remote-map", environment=environment).code == 1
