@@ -44,10 +44,14 @@ PATIENCE = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """What an idle daemon cost in a while: percent of a core, resident memory in MB, and API calls."""
+    """What an idle daemon cost in a while: percent of a core, memory in MB, and API calls.
+
+    ``resident`` memory includes the files of libraries, ``anonymous`` memory is the part that no file backs.
+    """
 
     cpu: float
-    megabytes: float
+    resident: float
+    anonymous: float
     calls: int
 
 
@@ -115,17 +119,17 @@ class Daemon:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as probe:
             yield probe
 
-    def megabytes(self) -> float:
-        """Return the resident memory, in MB."""
+    def megabytes(self, kind: str = "VmRSS") -> float:
+        """Return the resident memory in MB, or another ``kind`` of memory by the name that proc(5) has for it."""
         status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii")
-        return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS"))
+        return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith(f"{kind}:"))
 
     def idle(self, seconds: float) -> Idle:
         """Return what it costs in this time, in which nothing happens."""
         calls, before = len(self._there.calls()), self._cpu_seconds()
         time.sleep(seconds)
         cpu = (self._cpu_seconds() - before) / seconds * 100
-        return Idle(cpu, self.megabytes(), len(self._there.calls()) - calls)
+        return Idle(cpu, self.megabytes(), self.megabytes("RssAnon"), len(self._there.calls()) - calls)
 
     def _cpu_seconds(self) -> float:
         # The clock of another process's CPU time, as clock_getcpuclockid(3) names it. It counts nanoseconds;

@@ -143,11 +143,13 @@ def idle_rows(options: Options) -> list[Row]:
     rows = []
     for kind, found in looks.items():
         cpu = Sample.of((look.cpu for look in found), Unit.PERCENT)
-        memory = Sample.of((look.megabytes for look in found), Unit.MEGABYTES)
+        memory = Sample.of((look.resident for look in found), Unit.MEGABYTES)
+        anonymous = Sample.of((look.anonymous for look in found), Unit.MEGABYTES)
         calls = Sample.of((look.calls for look in found), Unit.COUNT)
         rows += [
             Row("idle", f"idle daemon on {kind}, {count} functions, CPU", cpu, None, Limit(0.05), "its timers; of one core"),
             Row("idle", "… memory", memory, beside, Limit(60), "interpreter and libraries, and what a pass remembers"),
+            Row("idle", "… of it anonymous", anonymous, None, Limit(60), "what stays when the kernel drops cached files"),
             Row("idle", "… API calls", calls, None, Limit(0), "a pass is due every hour here"),
         ]
     return rows
