@@ -31,10 +31,19 @@ class RateLimiter:
     """Gives out permits; the caller must return every permit through `answered`, `refused` or `lost`.
 
     ``share`` is the part of the window's limit that may be spent, from 0 to 1; ``window`` is in seconds. ``on_wait`` is called
-    at most once per window, with the wait in seconds, the limit, and the number of remaining calls.
+    at most once per window, with the wait in seconds, the limit, and the number of remaining calls. ``not_before`` is a time of
+    the monotonic clock before which nothing may be sent, or None: another limiter was refused.
     """
 
-    def __init__(self, clock: Clock, *, share: float, window: float, on_wait: Callable[[float, int, int], None]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        share: float,
+        window: float,
+        on_wait: Callable[[float, int, int], None],
+        not_before: float | None = None,
+    ) -> None:
         self._clock = clock
         self._share = share
         self._length = window
@@ -49,6 +58,8 @@ class RateLimiter:
         self._last_sent = 0.0
         self._told = -1
         self._ended: deque[float] = deque(maxlen=MAX_WAIT)
+        if not_before is not None:
+            self._hold_until(not_before)
 
     @property
     def calls_per_second(self) -> float | None:
@@ -80,11 +91,7 @@ class RateLimiter:
         """
         async with self._changed:
             self._in_flight -= 1
-            self._ended.clear()
-            self._remaining = 0
-            self._latest_start = self._clock.monotonic() + retry_after - self._length
-            self._limit = self._limit or 1
-            self._unlimited = False
+            self._hold_until(self._clock.monotonic() + retry_after)
             self._changed.notify_all()
 
     async def lost(self, _ticket: Permit) -> None:
@@ -93,6 +100,13 @@ class RateLimiter:
             self._over()
             self._remaining = max(self._remaining - 1, 0)
             self._changed.notify_all()
+
+    def _hold_until(self, moment: float) -> None:
+        self._ended.clear()
+        self._remaining = 0
+        self._latest_start = moment - self._length
+        self._limit = self._limit or 1
+        self._unlimited = False
 
     def _over(self) -> None:
         self._in_flight -= 1

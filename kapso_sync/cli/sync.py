@@ -36,7 +36,7 @@ def sync(args: PassArgs, due: DuePass) -> int:
         errors = args.context.stderr()
         with Progress(errors) as progress:
             bus = args.context.event_bus(settings, progress.listen, level="info", console=errors)
-            opened = open_session(settings, bus, writes=True, start_locally=start_locally)
+            opened = open_session(settings, bus, writes=True, start_locally=start_locally, not_before=due.not_before)
             async with _session_or_daemon(args, opened) as session:
                 if args.remote_map and not session.is_folder:
                     raise UsageError(
@@ -117,8 +117,9 @@ def show_plan(
 
     async def work() -> int:
         bus = args.context.event_bus(settings)
-        async with open_session(settings, bus, writes=False) as session:
-            earlier = earlier_list(due or DuePass(), session)
+        due_pass = due or DuePass()
+        async with open_session(settings, bus, writes=False, not_before=due_pass.not_before) as session:
+            earlier = earlier_list(due_pass, session)
             plan = await session.plan(PassRequest("plan", args.only, args.expect, args.overrides, earlier=earlier))
         plan = plan.advised(args.context.advise)
         if markdown_file is not None:

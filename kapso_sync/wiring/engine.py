@@ -51,7 +51,7 @@ TEMPORARY_OWNER = (
 
 
 @contextlib.asynccontextmanager
-async def open_session(
+async def open_session(  # noqa: PLR0913 - each is something that another caller decides
     settings: Settings,
     bus: EventBus,
     *,
@@ -59,11 +59,12 @@ async def open_session(
     tracker: StatusTracker | None = None,
     start_locally: StartLocally | None = None,
     may_call: MayCall | None = None,
+    not_before: float | None = None,
 ) -> AsyncIterator[Session]:
     """Build everything for passes over the settings' source; with ``writes`` this process holds the state folder.
 
     ``tracker`` follows the passes, and is a daemon's; without one, only the state folder remembers them, and no deployment is
-    watched. ``start_locally`` is as in `ExecutorSettings`. ``may_call`` is as in `Transport`.
+    watched. ``start_locally`` is as in `ExecutorSettings`, ``may_call`` as in `Transport`, ``not_before`` as in `RateLimiter`.
 
     Raises `ConfigError`, `StateLocked`, `StateUnusable`, `StateForeign`, and what `resolve_source` raises.
     """
@@ -87,7 +88,16 @@ async def open_session(
         facts = ApiFactsFile.for_base(source.folder.parent, base_url)
         store = stack.enter_context(_open_store(source, bus.emit, clock, facts)) if writes else None
         transport = await stack.enter_async_context(
-            make_transport(settings, network, base_url, clock, emit=bus.emit, redactor=bus.redactor, may_call=may_call)
+            make_transport(
+                settings,
+                network,
+                base_url,
+                clock,
+                emit=bus.emit,
+                redactor=bus.redactor,
+                may_call=may_call,
+                not_before=not_before,
+            )
         )
         api = KapsoClient(transport)
         key = store.secret_key(secrets.token_bytes) if store else read_key(source.folder)

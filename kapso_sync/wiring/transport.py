@@ -28,10 +28,11 @@ def make_transport(  # noqa: PLR0913 - each is something that another caller dec
     redactor: Redactor,
     may_call: MayCall | None = None,
     attempts: int = 5,
+    not_before: float | None = None,
 ) -> Transport:
     """Return the connection to Kapso; the key is read again for each request.
 
-    ``may_call`` is as in `Transport`, and ``attempts`` as in `TransportSettings`.
+    ``may_call`` is as in `Transport`, ``attempts`` as in `TransportSettings`, and ``not_before`` as in `RateLimiter`.
     """
 
     def key() -> str:
@@ -48,7 +49,9 @@ def make_transport(  # noqa: PLR0913 - each is something that another caller dec
         clock=clock,
         emit=emit,
         random=random.random,
-        pacer=RateLimiter(clock, share=settings.rate_share, window=settings.rate_window, on_wait=on_wait),
+        pacer=RateLimiter(
+            clock, share=settings.rate_share, window=settings.rate_window, on_wait=on_wait, not_before=not_before
+        ),
         settings=TransportSettings(
             deadline=settings.request_timeout,
             attempts=attempts,

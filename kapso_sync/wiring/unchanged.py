@@ -19,7 +19,7 @@ from kapso_sync import __version__
 from kapso_sync.api.base_url import parse_base_url
 from kapso_sync.api.pages import UnparsedList, read_unparsed_list
 from kapso_sync.clock import SystemClock
-from kapso_sync.errors import ApiError, KapsoSyncError
+from kapso_sync.errors import ApiError, ApiRateLimited, KapsoSyncError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.json_values import Json
@@ -62,13 +62,15 @@ class DuePass:
     """A pass that has to be made, and what was asked of Kapso to learn that.
 
     ``happened`` are the events of the calls, and ``listed`` is the list that they gave, or None. It was not asked for before
-    ``read_at``, a time of the monotonic clock, and goes with the state that the ``recorded`` pass left.
+    ``read_at``, a time of the monotonic clock, and goes with the state that the ``recorded`` pass left. ``not_before`` is such
+    a time as well, if Kapso said that it takes no call until then.
     """
 
     happened: tuple[events.Event, ...] = field(default=(), repr=False)
     listed: UnparsedList | None = None
     read_at: float = 0.0
     recorded: RecordedPass | None = field(default=None, repr=False)
+    not_before: float | None = None
 
     def take_list(self) -> UnparsedList | None:
         """Return the list, and keep it no longer: it is large, and the pass needs it in another form."""
@@ -93,20 +95,22 @@ async def find_unchanged(settings: Settings, redactor: Redactor, *, writes: bool
 
     Only a folder is recognised. Whatever goes wrong is left to the pass, which meets it as well, and reports it.
     """
-    called: list[events.Event] = []
+    clock, called = SystemClock(), list[events.Event]()
     try:
-        return await _find(settings, redactor, called, writes=writes, trigger=trigger)
+        return await _find(settings, redactor, clock, called, writes=writes, trigger=trigger)
+    except ApiRateLimited as error:
+        return DuePass(tuple(called), not_before=clock.monotonic() + error.retry_after)
     except KapsoSyncError:
         return DuePass(tuple(called))
 
 
 async def _find(
-    settings: Settings, redactor: Redactor, called: list[events.Event], *, writes: bool, trigger: str
+    settings: Settings, redactor: Redactor, clock: Clock, called: list[events.Event], *, writes: bool, trigger: str
 ) -> UnchangedPass | DuePass:
     """Return as `find_unchanged`, and add the events of the calls to ``called``; raises `KapsoSyncError`."""
     if settings.notices:
         return DuePass()
-    clock, happened = SystemClock(), list[events.Event]()
+    happened = list[events.Event]()
     base_url = parse_base_url(settings.api_base_url, allow_http=settings.allow_http)
     spec = source_spec(settings)
     folder = state_folder(settings, base_url, spec)
@@ -155,12 +159,14 @@ async def _find(
 async def _list(
     settings: Settings, base_url: str, clock: Clock, redactor: Redactor, emit: events.Listener
 ) -> UnparsedList | None:
-    """Return Kapso's list, or None if it cannot be read; raises `ConfigError`."""
+    """Return Kapso's list, or None if it cannot be read; raises `ConfigError` and `ApiRateLimited`."""
     network = await asyncio.to_thread(find_network, settings, redactor)
     # The pass repeats what fails, and says so meanwhile; to repeat it here as well would take twice as long to report.
     async with make_transport(settings, network, base_url, clock, emit=emit, redactor=redactor, attempts=1) as transport:
         try:
             return await read_unparsed_list(transport)
+        except ApiRateLimited:
+            raise
         except ApiError:
             return None
 

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -489,6 +490,20 @@ def test_a_failing_kapso_is_asked_once_more_than_by_the_pass_alone(bench: Bench)
     ran = kapso_sync("sync", str(bench.folder), environment=bench.environment)
     assert (ran.code, [event["event"] for event in ran.events].count("api.retry")) == (0, 1), ran
     assert len(bench.kapso.calls()) == 3
+
+
+def test_a_pass_waits_as_long_as_kapso_asked_to(bench: Bench) -> None:
+    """After a 429 nothing is sent before its time, and the wait is logged before it begins."""
+    bench.environment["KAPSO_SYNC_LOG_LEVEL"] = "debug"
+    bench.kapso.faults({"what": "status", "status": 429, "headers": {"Retry-After": "1"}, "times": 1})
+    bench.kapso.forget_requests()
+    ran = kapso_sync("sync", str(bench.folder), environment=bench.environment)
+    assert ran.code == 0, ran
+    refused, listed = (datetime.fromisoformat(request["time"]) for request in bench.kapso.requests())
+    assert listed - refused >= timedelta(seconds=1)
+    names = [event["event"] for event in ran.events]
+    assert names.index("ratelimit.waiting") < len(names) - 1 - names[::-1].index("api.called")
+    assert "api.retry" not in names
 
 
 def test_a_setting_that_no_pass_accepts_is_reported_by_the_pass(bench: Bench, tmp_path: Path) -> None:
