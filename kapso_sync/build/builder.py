@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -35,6 +36,7 @@ from kapso_sync.build.rules import (
 )
 from kapso_sync.build.shapes import Shapes
 from kapso_sync.build.syntax import Grammar, Place
+from kapso_sync.build.tsconfig import Config
 from kapso_sync.errors import Notice
 from kapso_sync.model.builds import BuildStore, Built, NoBuilds
 from kapso_sync.model.desired import CodeStyle, DesiredFunction, Entry, UnusableFunction
@@ -82,6 +84,8 @@ class _Site:
     used: set[str] = field(default_factory=set)
     has_inputs: bool = False
     file_faults: dict[tuple[str, bool], tuple[Diagnostic, ...]] = field(default_factory=dict)
+    file_notices: dict[str, tuple[Notice, ...]] = field(default_factory=dict)
+    file_configs: dict[str, Config | None] = field(default_factory=dict)
 
     @property
     def on_disk(self) -> Packages | None:
@@ -91,6 +95,23 @@ class _Site:
     def content(self, path: str) -> bytes:
         """Return the content of a file that exists."""
         return self.files[path].content or b""
+
+    def configs(self, closure: Closure) -> Iterator[Config]:
+        """Yield the configuration of each file that a tsconfig.json decides about: how it is compiled."""
+        for path in closure.files:
+            if path not in self.file_configs:
+                shape = self.shapes.get(path)
+                decided = shape is not None and (Grammar.of(path) is not Grammar.JAVASCRIPT or shape.jsx is not None)
+                self.file_configs[path] = self.graph.config(path) if decided else None
+            if (config := self.file_configs[path]) is not None:
+                yield config
+
+    def notices_of(self, path: str) -> Sequence[Notice]:
+        """Return the notices about one file. They are found once, however many entries import it."""
+        if path not in self.file_notices:
+            shape = self.shapes.get(path)
+            self.file_notices[path] = () if shape is None else tuple(notices(shape, path))
+        return self.file_notices[path]
 
     def faults(self, path: str, *, script: bool) -> Sequence[Diagnostic]:
         """Return the diagnostics of one file in code of this style. They are found once, however many entries import it."""
@@ -236,7 +257,7 @@ class Builder:
                 site.shapes[path] = await self._shapes.read(path, site.content(path))
         script, plain = self._style(entry, shape)
         faults = self._faults(entry, site, closure, script=script, plain=plain)
-        found = [notice for path in closure.files if path in site.shapes for notice in notices(site.shapes[path], path)]
+        found = [notice for path in closure.files for notice in site.notices_of(path)]
         found += entry_notices(shape, closure, entry.file)
         if plain and not faults and closure.files == (entry.file,) and len(content) <= MAX_CODE_BYTES:
             digest, style = self._shapes.digest(entry.file, content), self._final_style(entry, sloppy=shape.sloppy is not None)
@@ -287,9 +308,8 @@ class Builder:
     @staticmethod
     def _config_notices(site: _Site, closure: Closure) -> Iterable[Notice]:
         """Return the notices of the configurations that decide how the files are built."""
-        for path, shape in ((path, site.shapes[path]) for path in closure.files if path in site.shapes):
-            if _is_configured(path, shape):
-                yield from site.graph.config(path).notices
+        for config in site.configs(closure):
+            yield from config.notices
 
     def _style(self, entry: Entry, shape: Shape) -> tuple[bool, bool]:
         """Return whether script style is wanted, and whether the file can be uploaded as it is."""
@@ -327,8 +347,7 @@ class Builder:
         if script and not plain:
             faults += built_in_diagnostics(closure)
         if not plain:
-            configured = (p for p in closure.files if p in site.shapes and _is_configured(p, site.shapes[p]))
-            faults += dict.fromkeys(fault for path in configured for fault in site.graph.config(path).faults)
+            faults += dict.fromkeys(fault for config in site.configs(closure) for fault in config.faults)
         return faults
 
     @staticmethod
@@ -355,10 +374,10 @@ class Builder:
         sloppy = self._stays_sloppy(shape, closure, script=script)
         plain, maps = sloppy and shape.style is Style.SCRIPT, not closure.packages
         options = Options(script, entry.minify, sloppy, plain, maps)
-        known = [FORMAT, VERSION, options.flags, entry.file, closure.packages, closure.configs, closure.aliases]
-        digest = hashlib.sha256(json.dumps([*known, *await site.pins(closure)]).encode())
-        for path in closure.files:
-            digest.update(f"{path}\0{self._shapes.digest(path, site.content(path))}\0".encode("utf-8", "surrogateescape"))
+        digest = hashlib.sha256(_said_of_all(options))
+        known = [entry.file, closure.packages, closure.configs, closure.aliases, *await site.pins(closure)]
+        files = [f"{path}\0{self._shapes.digest(path, site.content(path))}\0" for path in closure.files]
+        digest.update(json.dumps(known).encode() + "".join(files).encode("utf-8", "surrogateescape"))
         job = Job(digest.hexdigest(), entry.file, shape, closure, options)
         site.jobs[job.key] = job
         site.waiting.append((entry, job))
@@ -456,17 +475,18 @@ class Builder:
         return CodeStyle.SCRIPT if self._wanted(entry) is Contract.AUTO and not sloppy else None
 
 
+@functools.cache
+def _said_of_all(options: Options) -> bytes:
+    """Return the beginning of a build's key, which all builds with these options have in common."""
+    return json.dumps([FORMAT, VERSION, options.flags]).encode()
+
+
 def _no_code(file: str) -> Diagnostic | None:
     """Return a diagnostic if an entry's file is no code by its name, or None."""
     if file.endswith(CODE_SUFFIXES):
         return None
     hint = f"name a file that ends with {' '.join(CODE_SUFFIXES)}"
     return Diagnostic("entry-kind", "a function needs a file of code", file, Place(1, 1), hint)
-
-
-def _is_configured(path: str, shape: Shape) -> bool:
-    """Return whether a tsconfig.json decides how a file is compiled."""
-    return Grammar.of(path) is not Grammar.JAVASCRIPT or shape.jsx is not None
 
 
 def _refusals(job: Job, refused: Mapping[str, Refusal]) -> list[Refusal]:

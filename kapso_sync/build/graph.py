@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
@@ -63,6 +63,11 @@ class Links:
     faults: tuple[Diagnostic, ...] = ()
     aliases: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def only_files(self) -> bool:
+        """Return whether the imports mean nothing but files of code, as most do."""
+        return not (self.types or self.packages or self.built_ins or self.faults or self.aliases)
+
 
 @dataclass(frozen=True, slots=True)
 class Closure:
@@ -73,10 +78,10 @@ class Closure:
     """
 
     files: tuple[str, ...]
-    types: frozenset[str]
-    packages: tuple[str, ...]
-    built_ins: tuple[tuple[str, Place], ...]
-    faults: tuple[Diagnostic, ...]
+    types: frozenset[str] = frozenset()
+    packages: tuple[str, ...] = ()
+    built_ins: tuple[tuple[str, Place], ...] = ()
+    faults: tuple[Diagnostic, ...] = ()
     configs: tuple[tuple[str, str], ...] = ()
     aliases: tuple[tuple[str, str, str], ...] = ()
 
@@ -150,15 +155,19 @@ class Graph:
             if path not in reached:
                 reached[path] = links = await self.links(path)
                 pending += links.files
-        order = sorted(reached)
+        order = tuple(sorted(reached))
+        configs = tuple((folder, self._config_text(folder)) for folder in sorted(set(map(_folder, order))))
+        more = [(path, links) for path in order if not (links := reached[path]).only_files]
+        if not more:
+            return Closure(order, configs=configs)
         return Closure(
-            files=tuple(order),
-            types=frozenset(path for links in reached.values() for path in links.types if path not in reached),
-            packages=tuple(sorted({found for links in reached.values() for found in links.packages})),
-            built_ins=tuple((path, place) for path in order for place in reached[path].built_ins),
-            faults=tuple(fault for path in order for fault in reached[path].faults),
-            configs=tuple((folder, self._config_text(folder)) for folder in sorted({_folder(path) for path in order})),
-            aliases=tuple(sorted({(_folder(path), *alias) for path in order for alias in reached[path].aliases})),
+            files=order,
+            types=frozenset(path for _, links in more for path in links.types if path not in reached),
+            packages=tuple(sorted({found for _, links in more for found in links.packages})),
+            built_ins=tuple((path, place) for path, links in more for place in links.built_ins),
+            faults=tuple(fault for _, links in more for fault in links.faults),
+            configs=configs,
+            aliases=tuple(sorted({(_folder(path), *alias) for path, links in more for alias in links.aliases})),
         )
 
     async def links(self, path: str) -> Links:
@@ -410,7 +419,7 @@ def _folder(path: str) -> str:
 
 def _joined(importer: str, specifier: str) -> str | None:
     """Return the path that a relative import names, or None if it leads out of the folder."""
-    parts = list(PurePosixPath(importer).parent.parts)
+    parts = importer.split("/")[:-1]
     for part in specifier.split("/"):
         if part == "..":
             if not parts:
@@ -421,8 +430,8 @@ def _joined(importer: str, specifier: str) -> str | None:
     return "/".join(parts)
 
 
-def _candidates(base: str) -> list[str]:
-    """Return the files that an import may mean, in esbuild's order; type declarations come last.
+def _candidates(base: str) -> Iterator[str]:
+    """Yield the files that an import may mean, in esbuild's order; type declarations come last.
 
     For ``lib/a.js``, imported as ``./lib/a.js``:
 
@@ -432,11 +441,18 @@ def _candidates(base: str) -> list[str]:
         lib/a.js/index.ts, …                      a folder with an index file
         lib/a.js.d.ts, lib/a.d.ts, …              type declarations
     """
+    yield base
+    yield from (base + suffix for suffix in RESOLVED)
     stem, dot, ending = base.rpartition(".")
-    written = [f"{stem}{suffix}" for suffix in _WRITTEN_AS.get(f"{dot}{ending}", ())]
+    output = f"{dot}{ending}" in _WRITTEN_AS
+    if output:
+        yield from (stem + suffix for suffix in _WRITTEN_AS[f"{dot}{ending}"])
     index = f"{base}/index" if base else "index"
-    declared = [f"{base}.d.ts", *([f"{stem}.d.ts"] if f"{dot}{ending}" in _WRITTEN_AS else ()), f"{index}.d.ts"]
-    return [base, *(base + suffix for suffix in RESOLVED), *written, *(index + suffix for suffix in RESOLVED), *declared]
+    yield from (index + suffix for suffix in RESOLVED)
+    yield f"{base}.d.ts"
+    if output:
+        yield f"{stem}.d.ts"
+    yield f"{index}.d.ts"
 
 
 def _strange(specifier: str) -> bool:
