@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from benchmarks.options import Options
 from benchmarks.others import kapso_environment, pinned, write_zone
@@ -19,6 +22,7 @@ PUSHED = 100
 LIBRARIES = "asyncio, click, httpx, msgspec, regex, sqlite3, tree_sitter, yaml"
 """What a command cannot do without: HTTP, the manifest and its rules, the state, and the grammar of the code."""
 
+FIRST_CALL = "start-up, and a look at the folder's state"
 NO_URL = "its command line cannot be given another URL; the classes behind `kapso push` can, and are what runs here"
 
 
@@ -44,6 +48,7 @@ def _in_sync(options: Options) -> list[Row]:
         before = len(there.calls())
         run(program("sync", str(there.functions)), there.environment())
         calls = len(there.calls()) - before
+        first_calls = _first_calls(options, there)
     pages = -(-count // 100)
     beside = {name: Baseline(name, seconds(runs)) for name, runs in found.items()}
     plan, sync = found["plan"], found["sync"]
@@ -85,6 +90,11 @@ def _in_sync(options: Options) -> list[Row]:
         Row(GROUP, "… memory", megabytes(found["plan again"]), Baseline(ALONE, megabytes(found[ALONE]))),
         Row(GROUP, "… beside git status", seconds(plan), beside["git status"], None, "the same folder, committed; no network"),
         _octodns_row(options, plan, beside),
+        Row(GROUP, "plan after an edit, to its first API call", first_calls["plan"], None, Limit(0.25), FIRST_CALL),
+        Row(GROUP, "sync after an edit, to its first API call", first_calls["sync"], None, Limit(0.25), FIRST_CALL),
+        Row(
+            GROUP, "… of a plan that is made as a whole", first_calls["whole plan"], None, None, "everything is loaded by then"
+        ),
         Row(
             GROUP,
             f"sync without a change, {count} functions",
@@ -135,6 +145,34 @@ def _measured(options: Options, there: Scene) -> dict[str, list[Run]]:
     # After such a pass the next one is made as a whole, too, so these have to come last.
     whole = program("sync", functions, "--overwrite", slugs(1)[0])
     return {**found, **interleaved(options.runs, {"whole sync": lambda: run(whole, environment)})}
+
+
+def _first_calls(options: Options, there: Scene) -> dict[str, Sample]:
+    """Return the seconds from the start of commands to their first API call, by the time at which the emulator received it."""
+    edited, functions, environment = there.functions / f"{slugs(1)[0]}.js", str(there.functions), there.environment()
+
+    def first_call(command: str, environment: Mapping[str, str]) -> float:
+        seen, started = len(there.calls()), datetime.now(UTC)
+        subprocess.run(program(command, functions), env=environment, capture_output=True, check=True)
+        return (there.calls()[seen].time - started).total_seconds()
+
+    def after_an_edit(command: str) -> float:
+        # The first sync deploys what was edited before, and the second one finds everything in sync.
+        run(program("sync", functions), environment)
+        run(program("sync", functions), environment)
+        with edited.open("a", encoding="utf-8") as file:
+            file.write("// edited\n")
+        return first_call(command, environment)
+
+    found = interleaved(
+        options.runs,
+        {
+            "plan": lambda: after_an_edit("plan"),
+            "sync": lambda: after_an_edit("sync"),
+            "whole plan": lambda: first_call("plan", there.whole()),
+        },
+    )
+    return {name: Sample.of(taken) for name, taken in found.items()}
 
 
 def _octodns_row(options: Options, plan: list[Run], beside: dict[str, Baseline]) -> Row:
