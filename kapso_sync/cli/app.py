@@ -51,7 +51,8 @@ def run_command_line(arguments: Sequence[str]) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     try:
-        code = app.main(args=list(arguments), prog_name="kapso-sync", standalone_mode=False)
+        # Without a command, older versions of click print the help, and newer ones raise it as an error.
+        code = app.main(args=list(arguments) or ["--help"], prog_name="kapso-sync", standalone_mode=False)
     except KapsoSyncError as error:
         from kapso_sync.cli.runner import print_error
 

@@ -384,6 +384,13 @@ def test_version_is_an_option_too(flag: str) -> None:
     assert (ran.code, ran.out) == (0, f"kapso-sync {package.__version__}\n")
 
 
+def test_the_program_alone_prints_its_help() -> None:
+    """It is a new user's first command: lines as they are, and no error."""
+    ran, asked = kapso_sync(), kapso_sync("--help")
+    assert (ran.code, ran.err, ran.out) == (0, "", asked.out)
+    assert "\nTo begin:\n  init " in ran.out
+
+
 def test_help_is_a_command_too() -> None:
     """The same texts as ``--help``, in the order in which people need the commands."""
     assert kapso_sync("help").out == kapso_sync("--help").out
