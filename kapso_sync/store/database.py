@@ -320,14 +320,25 @@ def _own_facts(folder: Path) -> ApiFactsFile:
 
 
 def read_last_pass(folder: Path) -> Mapping[str, Json] | None:
-    """Return the last pass that was recorded, or None."""
+    """Return the last pass that was recorded, or None; one that cannot be read is none, since only people read it."""
     rows = read_only(folder, lambda db: dict(db.execute("SELECT * FROM meta WHERE key IN ('last_pass', ?)", (LATER,))))
-    if not rows or "last_pass" not in rows:
+    document = _document((rows or {}).get("last_pass"))
+    functions = (document or {}).get("functions", [])
+    if document is None or not isinstance(functions, list) or not all(isinstance(each, dict) for each in functions):
         return None
-    document: dict[str, Json] = json.loads(rows["last_pass"])
-    later = json.loads(rows.get(LATER, "{}"))
+    later = _document((rows or {}).get(LATER)) or {}
+    shown = later.get("document")
     # Another version may have recorded a pass in between, and knows nothing of the second row.
-    return {**document, **later["document"]} if later and later["after"] == document.get("now") else document
+    return {**document, **shown} if isinstance(shown, dict) and later.get("after") == document.get("now") else document
+
+
+def _document(text: str | None) -> dict[str, Json] | None:
+    """Return a JSON document that is kept for people, or None without one, and for one that is damaged."""
+    try:
+        document = None if text is None else json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
 
 
 def _without_functions(document: Mapping[str, Json]) -> dict[str, Json]:
@@ -337,7 +348,8 @@ def _without_functions(document: Mapping[str, Json]) -> dict[str, Json]:
 def read_running_pass(folder: Path) -> Mapping[str, Json] | None:
     """Return the trigger of the pass that runs, and since when, or None; a process that was killed runs none."""
     text = read_only(folder, lambda db: get_meta(db, "pass_running"))
-    return None if text is None or not is_held(folder) else json.loads(text)
+    running = _document(text) if is_held(folder) else None
+    return running if running is not None and {"trigger", "since"} <= running.keys() else None
 
 
 class _Records:

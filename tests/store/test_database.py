@@ -29,7 +29,7 @@ from kapso_sync.model.state import (
     WatchFinding,
 )
 from kapso_sync.store import codec
-from kapso_sync.store.connection import DATABASE_NAME
+from kapso_sync.store.connection import DATABASE_NAME, LATER
 from kapso_sync.store.database import StateStore, read_last_pass, read_running_pass, read_state
 from kapso_sync.store.lock import held
 from tests.builders import CODE_A, CODE_B, DAWN, content, moment, owned, remote
@@ -144,6 +144,23 @@ def test_a_pass_that_changes_no_function_is_recorded_without_them(tmp_path: Path
     with closing(sqlite3.connect(tmp_path / DATABASE_NAME)) as db, db:
         db.execute("UPDATE meta SET value = ? WHERE key = 'last_pass'", (json.dumps({"now": "3", "functions": []}),))
     assert read_last_pass(tmp_path) == {"now": "3", "functions": []}
+
+
+@pytest.mark.parametrize("text", ["", '{"a', "[" * 100_000, "5", '"x"', "null", '{"functions": 5}', '{"functions": [5]}'])
+@pytest.mark.parametrize("key", ["last_pass", LATER, "pass_running"])
+def test_what_is_kept_for_people_and_cannot_be_read_is_nothing(tmp_path: Path, key: str, text: str) -> None:
+    """Nothing depends on it, and the next pass replaces it: it ends no command. The control reads it as it was."""
+    with held(tmp_path, DAWN), store_in(tmp_path) as store:
+        store.record_pass({"now": "1", "functions": []}, ['{"slug": "a"}'])
+        store.record_later_pass({"now": "2", "functions": []})
+        store.remember_pass("sync")
+        assert read_last_pass(tmp_path) == {"now": "2", "functions": [{"slug": "a"}]}
+        assert (read_running_pass(tmp_path) or {}).get("trigger") == "sync"
+        with closing(sqlite3.connect(tmp_path / DATABASE_NAME)) as db, db:
+            db.execute("UPDATE meta SET value = ? WHERE key = ?", (text, key))
+        last, running = read_last_pass(tmp_path), read_running_pass(tmp_path)
+    assert last == (None if key == "last_pass" else {"now": "1" if key == LATER else "2", "functions": [{"slug": "a"}]})
+    assert (running is None) is (key == "pass_running")
 
 
 def test_records_read_again_are_those_of_the_database(tmp_path: Path) -> None:
