@@ -14,6 +14,7 @@
     │   ├── StateForeign               the state folder belongs to another project
     │   └── StateExposed               others may have written the state folder
     ├── StateUnusable              78  the state folder cannot be written: no journal, so no writes to Kapso
+    │   └── StateReplaced              its files are other ones than those that were opened
     ├── StateLocked                75  another process holds the state folder
     ├── SourceUnavailable          69  the git remote does not answer
     │   ├── SourceDenied               it refuses our credentials, or we its host key
@@ -200,6 +201,10 @@ class StateUnusable(KapsoSyncError):
     """The state folder cannot be read or written; without a journal nothing is written to Kapso."""
 
     exit_code = ExitCode.CONFIG
+
+
+class StateReplaced(StateUnusable):
+    """The state folder was removed or replaced: neither its lock nor its journal are those that this process has."""
 
 
 class StateLocked(KapsoSyncError):

@@ -17,7 +17,7 @@ from typing import Protocol
 from kapso_sync.daemon.backoff import FailingFunction, FunctionBackoff
 from kapso_sync.daemon.lease import Leadership
 from kapso_sync.daemon.triggers import ASKED_BY_PEOPLE, MAY_MEAN_NEW_REVISION, ONLY_IF_SOURCE_MOVED, Trigger, TriggerQueue
-from kapso_sync.errors import ConfigError, KapsoSyncError, NotLeading, SourceUnverified, UsageError
+from kapso_sync.errors import ConfigError, KapsoSyncError, NotLeading, SourceUnverified, StateReplaced, UsageError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.policies import PassOverrides
@@ -97,7 +97,7 @@ class Loop:
     """Runs passes for triggers until it is cancelled or stopped.
 
     Without ``leadership`` the daemon is alone. A standby runs no pass: it reads the source for each trigger, so that it can
-    take over at once.
+    take over at once. Once ``state_replaced`` is set, no pass can be made until the state folder is opened again.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - the seams of the loop; each is a parameter so that tests need no patches
@@ -130,6 +130,7 @@ class Loop:
         self._stopping = False
         self.suspension: Suspension | None = None
         self.passes = 0
+        self.state_replaced = asyncio.Event()
         self._beat = self._clock.monotonic()
 
     async def run(self) -> None:
@@ -284,6 +285,8 @@ class Loop:
             pass
         except SourceUnverified:
             self._retry_later(soon=False)
+        except StateReplaced:
+            self.state_replaced.set()
         except KapsoSyncError:
             self._retry_later()
         except Exception as error:  # noqa: BLE001 - not even a bug of ours ends the loop, or loses what was requested

@@ -370,7 +370,7 @@ class DaemonService:
         return int(ExitCode.OK)
 
     async def _serve(self, url: str | None) -> None:
-        """Run the loop of one session until the daemon stops or its settings are reloaded."""
+        """Run the loop of one session until the daemon stops, its settings are reloaded, or its state folder is another one."""
         async with contextlib.AsyncExitStack() as stack:
             session = await self._open(stack)
             if session is None:
@@ -379,7 +379,7 @@ class DaemonService:
             if session.state_folder != self.files.folder:
                 self.files.forget_address()
                 self.files = DaemonFiles(session.state_folder)
-                self.admin_token()
+            self.admin_token()
             self.api = session.api
             self.files.remember_address(url, session.location, settings.path, settings.env)
             self._emit(events.DaemonStarted(version=self._deps.version, source=session.location, url=url))
@@ -414,7 +414,7 @@ class DaemonService:
             self.triggers.request(Trigger.START)
             supervisor.start("loop", loop.run)
             self._deps.systemd.ready()
-            await first_of(self._stopped.wait(), self._reloaded.wait())
+            await first_of(self._stopped.wait(), self._reloaded.wait(), loop.state_replaced.wait())
             await self._end(loop, supervisor)
 
     async def _unused(self, session: PassSession) -> tuple[str, ...] | None:

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
+from kapso_sync.errors import StateReplaced
 from kapso_sync.files import require_regular
 from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.functions import RemoteFunction, Version
@@ -41,7 +42,7 @@ from kapso_sync.store.connection import (
     read_only,
     writing,
 )
-from kapso_sync.store.lock import is_held
+from kapso_sync.store.lock import LOCK_NAME, is_held
 
 BACKUPS_NAME = "backups"
 
@@ -79,6 +80,7 @@ class StateStore:
                 self.set_aside = _set_aside(folder / DATABASE_NAME, now())
                 self._db, owned = _open(folder / DATABASE_NAME, patience)
             self._followed = settled_pass.take(self._db)
+            self._files = _identities(folder)
         self._records = _Records(owned)
 
     def __enter__(self) -> Self:
@@ -166,7 +168,18 @@ class StateStore:
         self._set_meta("project_id", project_id)
 
     def remember_pass(self, trigger: str) -> None:
-        """Store that a pass begins, and why; raises `StateUnusable` if nothing can be written."""
+        """Store that a pass begins, and why.
+
+        Raises `StateUnusable` if nothing can be written, and `StateReplaced` if nobody would find what is written: what was
+        opened here can still be written after it was removed, and the lock keeps nobody away any more.
+        """
+        with writing(self._folder):
+            there = _identities(self._folder)
+        if there != self._files:
+            raise StateReplaced(
+                f"the state folder {self._folder} was removed or replaced while kapso-sync used it",
+                hint="nothing is written to Kapso without a journal: a daemon opens it anew, a command has to be run again",
+            )
         running = RunningPass(trigger, self._now())
         with self._without_waiting():
             self._set_meta("pass_running", json.dumps(running_document(running)))
@@ -287,6 +300,19 @@ class StateStore:
                 self._db.execute("DELETE FROM meta WHERE key = ?", (key,))
             else:
                 self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+
+def _identities(folder: Path) -> tuple[tuple[int, int] | None, ...]:
+    """Return what tells the files of a state folder from others of the same names; raises OSError."""
+    found = list[tuple[int, int] | None]()
+    for name in (LOCK_NAME, DATABASE_NAME):
+        try:
+            about = (folder / name).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            found.append(None)
+        else:
+            found.append((about.st_dev, about.st_ino))
+    return tuple(found)
 
 
 def read_state(folder: Path, facts: ApiFactsFile | None = None) -> ReconcilerState:

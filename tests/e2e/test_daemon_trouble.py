@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import resource
+import shutil
 import signal
 import socket
 import threading
@@ -254,3 +255,20 @@ def test_a_full_disk_stops_all_writes_to_kapso_until_there_is_room(
         until(live(kapso, greet="two"))
         running.event("failure.ended")
         assert len(running.named("reconcile.failed")) == 1
+
+
+def test_a_state_folder_that_is_removed_is_opened_again_before_anything_is_written(
+    kapso: Served, folder: Path, environment: dict[str, str]
+) -> None:
+    """Nobody would find a journal in a removed folder, nor see its lock: the daemon says so, and makes both anew."""
+    with daemon(str(folder), environment) as running:
+        running.event("reconcile.finished")
+        shutil.rmtree(environment["KAPSO_SYNC_STATE_DIR"])
+        (folder / "greet.js").write_text(answering("two"))
+        failed = running.event("reconcile.failed")
+        assert (failed["error_type"], "was removed or replaced" in failed["error"]) == ("StateReplaced", True)
+        until(live(kapso, greet="two"))
+        until(lambda: running.status()["in_sync"])
+        refused = kapso_sync("sync", str(folder), environment=environment)
+        assert (refused.code, "holds the state folder" in refused.err) == (75, True)
+        assert kapso_sync("reconcile", "--wait", str(folder), environment=environment).code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kapso_sync.errors import ExitCode, StateUnusable
+from kapso_sync.errors import ExitCode, StateReplaced, StateUnusable
 from kapso_sync.model.desired import WatchPolicy
 from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.json_values import Json
@@ -31,7 +32,7 @@ from kapso_sync.model.state import (
 from kapso_sync.store import codec
 from kapso_sync.store.connection import DATABASE_NAME, LATER
 from kapso_sync.store.database import StateStore, read_last_pass, read_running_pass, read_state
-from kapso_sync.store.lock import held
+from kapso_sync.store.lock import LOCK_NAME, held
 from tests.builders import CODE_A, CODE_B, DAWN, content, moment, owned, remote
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -241,6 +242,19 @@ def test_an_unwritable_state_folder_exits_with_78(tmp_path: Path) -> None:
     assert str(tmp_path / "state") in raised.value.message
     assert raised.value.hint is not None
     assert raised.value.exit_code is ExitCode.CONFIG
+
+
+@pytest.mark.parametrize("name", [DATABASE_NAME, LOCK_NAME])
+@pytest.mark.parametrize("replaced", [False, True])
+def test_no_pass_begins_with_files_that_were_removed_or_replaced(tmp_path: Path, name: str, *, replaced: bool) -> None:
+    """What is open can still be written, and nobody would find it. The control: a pass begins as long as both are there."""
+    with held(tmp_path, DAWN), store_in(tmp_path) as store:
+        store.remember_pass("sync")
+        (tmp_path / name).rename(tmp_path / "kept")
+        if replaced:
+            shutil.copyfile(tmp_path / "kept", tmp_path / name)
+        with pytest.raises(StateReplaced, match="was removed or replaced"):
+            store.remember_pass("sync")
 
 
 def test_a_locked_database_is_not_replaced(tmp_path: Path) -> None:
