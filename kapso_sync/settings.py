@@ -472,11 +472,21 @@ def _secret(name: str, value: Credential | None, file: Path | None) -> str | Non
         return header_value(variable(name), value.text) if value is not None else None
     if value is not None:
         raise ConfigError(f"both {variable(name)} and {variable(name)}_FILE are set", hint="keep one of them")
-    place = f"{variable(name)}_FILE {file}"
+    place = f"{variable(name)}_FILE {_shown(file)}"
     found = header_value(place, read_mounted_text(place, file, missing="mount the secret there", limit=MAX_CREDENTIAL_BYTES))
     if not found:
         raise ConfigError(f"{place} is empty", hint="write the secret into it")
     return found
+
+
+def _shown(file: Path) -> str:
+    """Return a credential's file for a message, which does not show what may be the credential in place of its file."""
+    text = str(file)
+    return f"({len(text)} characters)" if _MAY_BE_CREDENTIAL.fullmatch(text) and not file.exists() else text
+
+
+_MAY_BE_CREDENTIAL = re.compile(r"[^/.]{16,}|[^/]{40,}")
+"""What hardly names a file: long, in no folder and without a suffix, or very long."""
 
 
 def _explain(mistakes: Sequence[tuple[str, object, ValueError]]) -> ConfigError:

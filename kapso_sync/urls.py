@@ -62,6 +62,11 @@ def split_http_url(text: str) -> SplitResult:
         raise
 
 
+def without_query(text: str) -> str:
+    """Return a URL as a message may show it: up to its query or fragment, in which tokens travel."""
+    return re.split("[?#]", text, maxsplit=1)[0]
+
+
 def _http_parts(text: str) -> SplitResult:
     parts = urlsplit(text)
     host, _ = parts.hostname, parts.port

@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from kapso_sync.errors import ConfigError
-from kapso_sync.urls import CarriesPassword, is_loopback, split_http_url
+from kapso_sync.urls import CarriesPassword, is_loopback, split_http_url, without_query
 
 PLATFORM_PATH = "/platform/v1"
 FUNCTIONS_PATH = "/api/v1"
@@ -58,4 +58,4 @@ def platform_base(base_url: str) -> str:
 
 
 def _wrong(text: str, reason: str) -> ConfigError:
-    return ConfigError(f"KAPSO_API_BASE_URL {text!r}: {reason}", hint="an example: https://app.kapso.ai/api/v1")
+    return ConfigError(f"KAPSO_API_BASE_URL {without_query(text)!r}: {reason}", hint="an example: https://app.kapso.ai/api/v1")

@@ -60,16 +60,16 @@ def parse_source(
         if value is not None and not _safe_ref(value):
             raise SourceRefused(f"{name} {value!r} is not a name that git allows", hint="name a branch, a tag or a commit id")
     where = _checked_path(path)
-    if text.startswith("-") or any(ord(char) < 32 or ord(char) == 127 for char in text):
-        raise SourceRefused(
-            f"source {text!r} is not a folder or a repository", hint="it must not start with - or hold control characters"
-        )
-    if re.match(r"[A-Za-z0-9+.-]+::", text):
-        raise SourceRefused(f"source {text!r} names a remote helper", hint="use https://, ssh://, git@host:path or a folder")
+    _refuse_unsafe(text)
     text = re.sub(r"^(git\+ssh|ssh\+git)://", "ssh://", text)  # other names of the same, which git knows too
     if "://" in text:
         return SourceSpec(SourceKind.GIT, _checked_url(text), branch, ref, where)
     folder = _without_dots(Path(cwd, text))
+    if re.match(r"[^\s/@]*:[^\s@]*@", text) and not _holds(folder.exists):
+        raise SourceRefused(
+            "the source carries a user name and a password",
+            hint="leave them out; a token goes into KAPSO_SYNC_GIT_TOKEN or KAPSO_SYNC_GIT_TOKEN_FILE",
+        )
     if is_scp_like(text) and not _holds(folder.exists):
         return SourceSpec(SourceKind.GIT, text, branch, ref, where)
     if not _holds(folder.is_dir):
@@ -83,6 +83,15 @@ def parse_source(
     if where is None and is_project(folder):
         return SourceSpec(SourceKind.FOLDER, str(folder.absolute() / DEFAULT_FOLDER), given=location)
     return SourceSpec(SourceKind.FOLDER, location, path=where)
+
+
+def _refuse_unsafe(text: str) -> None:
+    if text.startswith("-") or any(ord(char) < 32 or ord(char) == 127 for char in text):
+        raise SourceRefused(
+            f"source {text!r} is not a folder or a repository", hint="it must not start with - or hold control characters"
+        )
+    if re.match(r"[A-Za-z0-9+.-]+::", text):
+        raise SourceRefused(f"source {text!r} names a remote helper", hint="use https://, ssh://, git@host:path or a folder")
 
 
 def is_project(folder: Path) -> bool:

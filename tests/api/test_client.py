@@ -383,6 +383,8 @@ def test_a_password_in_a_malformed_base_url_is_not_shown() -> None:
         "https://user:hunter2/x@host",
         "https://user:hunter2@[::1",
         "ftp://user:hunter2@host",
+        "https://host/api/v1?api_key=hunter2",
+        "ftp://host#hunter2",
     ):
         with pytest.raises(ConfigError) as caught:
             parse_base_url(text)

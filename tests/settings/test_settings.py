@@ -282,6 +282,17 @@ def test_the_api_key_file_is_read_again_for_each_use(tmp_path: Path) -> None:
         settings.key()
 
 
+@pytest.mark.parametrize("value", ["9f86d081884c7d659a2feaa0c55ad015", "0b5e7c1e-4a4f-4f3a-9d55", "eyJhbGciOiJI.eyJzdWIi" * 3])
+def test_a_key_that_was_given_in_place_of_its_file_is_not_shown(value: str) -> None:
+    """The control: what may well be a file is named."""
+    with pytest.raises(ConfigError, match=rf"KAPSO_API_KEY_FILE \({len(value)} characters\) cannot be read") as raised:
+        load(KAPSO_API_KEY_FILE=value).key()
+    assert value not in f"{raised.value.message} {raised.value.hint}"
+    for name in ("/run/secrets/kapso-api-key-of-acme", "kapso-api-key.txt", "key"):
+        with pytest.raises(ConfigError, match=f"KAPSO_API_KEY_FILE {name} cannot be read"):
+            load(KAPSO_API_KEY_FILE=name).key()
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file to another user")
 def test_a_key_file_of_another_user_is_an_error_that_names_both_users(tmp_path: Path) -> None:
     """A bind mount keeps owner and mode: the error says which, and what to do."""

@@ -138,6 +138,9 @@ def test_unsafe_sources_are_refused(text: str, tmp_path: Path) -> None:
         f"http://x:{SECRET}@127.0.0.1/acme/flows",
         f"https://example.com/acme/flows?private_token={SECRET}",
         f"https://example.com/acme/flows#{SECRET}",
+        f"user:{SECRET}@example.com/acme/flows.git",
+        f"user:{SECRET}@example.com:acme/flows.git",
+        f":{SECRET}@127.0.0.1:1/flows.git",
     ],
 )
 def test_credentials_in_a_source_url_are_refused(text: str, tmp_path: Path) -> None:

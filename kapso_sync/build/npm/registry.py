@@ -20,7 +20,7 @@ from kapso_sync.errors import ConfigError
 from kapso_sync.http_client import failure_reason
 from kapso_sync.model.clock import Clock
 from kapso_sync.retry import Backoff
-from kapso_sync.urls import CarriesPassword, is_loopback, split_http_url
+from kapso_sync.urls import CarriesPassword, is_loopback, split_http_url, without_query
 
 VARIABLE = "KAPSO_SYNC_NPM_REGISTRY"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -56,7 +56,9 @@ def parse_registry_url(text: str, *, allow_http: bool = False) -> str:
             f"{VARIABLE} carries a user name or password", hint="name a registry, or a mirror, that can be read without"
         ) from error
     except ValueError as error:
-        raise ConfigError(f"{VARIABLE} {text!r}: {error}", hint="an example: https://registry.npmjs.org") from error
+        raise ConfigError(
+            f"{VARIABLE} {without_query(text)!r}: {error}", hint="an example: https://registry.npmjs.org"
+        ) from error
     if parts.scheme == "http" and not allow_http and not is_loopback(parts.hostname or ""):
         raise ConfigError(
             f"{VARIABLE} {text} is not encrypted", hint="use https://, or set KAPSO_SYNC_ALLOW_HTTP=1 if you must"
