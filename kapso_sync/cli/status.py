@@ -24,7 +24,7 @@ from kapso_sync.model.status import DaemonStatus, status_document
 from kapso_sync.plurals import counted, span
 from kapso_sync.settings import Settings
 from kapso_sync.store.daemon_files import DaemonFiles
-from kapso_sync.store.database import read_last_pass, read_running_pass, read_state
+from kapso_sync.store.database import find_state_damage, read_last_pass, read_running_pass, read_state
 from kapso_sync.wiring.folder import state_root
 
 
@@ -90,7 +90,7 @@ def print_status(
     if suspended:
         until = f" until {_time(suspended['until'])}" if suspended["until"] else ""
         _field(console, "Suspended", f"since {_time(suspended['since'])}{until}: {suspended['reason']}")
-    _print_passes(console, document, advise, advise_next)
+    _print_passes(console, document, folder, advise, advise_next)
     listed, left = ([each for each in document["functions"] if each.get("in_git", True) is in_git] for in_git in (True, False))
     if document["functions"]:
         console.blank()
@@ -120,7 +120,9 @@ def _advised(function: Mapping[str, Any], advise: Advise) -> Mapping[str, Any]:
     return {**function, "conditions": [{**each, "message": advise(each["message"])} for each in function["conditions"]]}
 
 
-def _print_passes(console: Console, document: Mapping[str, Any], advise: Advise, advise_next: Advise) -> None:
+def _print_passes(
+    console: Console, document: Mapping[str, Any], folder: Path | None, advise: Advise, advise_next: Advise
+) -> None:
     last, revision, running = document["last_pass"], document["revision"], document.get("running")
     if revision:
         subject = f" “{revision['subject']}” by {revision['author']}" if revision["subject"] else ""
@@ -139,7 +141,10 @@ def _print_passes(console: Console, document: Mapping[str, Any], advise: Advise,
     elif document.get("role") == "standby":
         _field(console, "Last pass", "at the leader: a standby runs none")
     elif not running:
-        console.line(advise_next("No pass was recorded here yet: `kapso-sync sync` makes the first."))
+        damage = find_state_damage(folder) if folder is not None else None
+        none = "No pass was recorded here yet: `kapso-sync sync` makes the first."
+        broken = f"The database of the state folder {damage}: `kapso-sync sync` keeps it under another name, and begins anew."
+        console.line(advise_next(none if damage is None else broken))
 
 
 def _field(console: Console, name: str, *parts: Part) -> None:

@@ -28,23 +28,43 @@ _T = TypeVar("_T")
 
 def read_only(folder: Path, query: Callable[[sqlite3.Connection], _T]) -> _T | None:
     """Return what a query finds in a state folder, without lock and without writing; None if nothing is readable."""
-    path = folder / DATABASE_NAME
     try:
-        if not path.exists():
-            return None
-        require_regular(path)
-        # A clean database has no write-ahead log: then it is read as it lies, and not even a lock file is made.
-        mode = "mode=ro" if path.with_name(f"{DATABASE_NAME}-wal").exists() else "mode=ro&immutable=1"
-        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=LOCK_TIMEOUT)) as db:
-            db.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
-            check_version(db)
-            return query(db)
-    except (OSError, sqlite3.Error, Newer, ValueError, KeyError, TypeError):
+        return _read(folder, query)
+    except _UNREADABLE:
         return None
+
+
+def find_damage(folder: Path, query: Callable[[sqlite3.Connection], object]) -> str | None:
+    """Return why a query cannot read a state folder, as the end of a sentence; None if it can, and if there is no database."""
+    try:
+        _read(folder, query)
+    except Newer:
+        return "was written by another version of kapso-sync"
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+    except _UNREADABLE:
+        return "is damaged"
+    return None
+
+
+def _read(folder: Path, query: Callable[[sqlite3.Connection], _T]) -> _T | None:
+    path = folder / DATABASE_NAME
+    if not path.exists():
+        return None
+    require_regular(path)
+    # A clean database has no write-ahead log: then it is read as it lies, and not even a lock file is made.
+    mode = "mode=ro" if path.with_name(f"{DATABASE_NAME}-wal").exists() else "mode=ro&immutable=1"
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=LOCK_TIMEOUT)) as db:
+        db.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
+        check_version(db)
+        return query(db)
 
 
 class Newer(Exception):
     """The database was written by a newer version."""
+
+
+_UNREADABLE = (OSError, sqlite3.Error, Newer, ValueError, KeyError, TypeError)
 
 
 def check_version(db: sqlite3.Connection) -> None:

@@ -38,6 +38,7 @@ from kapso_sync.store.connection import (
     SCHEMA,
     Newer,
     check_version,
+    find_damage,
     get_meta,
     read_only,
     writing,
@@ -318,6 +319,11 @@ def _identities(folder: Path) -> tuple[tuple[int, int] | None, ...]:
 def read_state(folder: Path, facts: ApiFactsFile | None = None) -> ReconcilerState:
     """Return the content of a state folder, without lock and without writing; empty if nothing is readable."""
     return dataclasses.replace(read_only(folder, _load_state) or ReconcilerState(), facts=(facts or _own_facts(folder)).read())
+
+
+def find_state_damage(folder: Path) -> str | None:
+    """Return why the database of a state folder cannot be read, as the end of a sentence; None if it can, or there is none."""
+    return find_damage(folder, _load_state)
 
 
 def read_owners(folder: Path) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from kapso_sync.settings import Settings
 from kapso_sync.sources.resolved import ResolvedSource
 from kapso_sync.store.api_facts import ApiFactsFile
 from kapso_sync.store.builds import BuildFolder
-from kapso_sync.store.database import StateStore, owns_anything, read_last_pass, read_state
+from kapso_sync.store.database import StateStore, find_state_damage, owns_anything, read_last_pass, read_state
 from kapso_sync.store.history import History
 from kapso_sync.store.lock import held
 from kapso_sync.store.secretkey import read_key
@@ -82,11 +82,16 @@ async def open_session(  # noqa: PLR0913 - each is something that another caller
             emit_source_failure(bus.emit, error)
             emit_failure(bus.emit, error)
             raise
-        notices = (*_owner_notices(source), *root_notices(source.folder.parent))
         if settings.prune:
             source.require_stable_owner()
         facts = ApiFactsFile.for_base(source.folder.parent, base_url)
+        notices = (*_owner_notices(source), *root_notices(source.folder.parent))
         store = stack.enter_context(_open_store(source, bus.emit, clock, facts)) if writes else None
+        if store is not None:
+            load_state, damage = store.load_state, _set_aside_notices(store)
+        else:
+            state = _read_state(source, facts)
+            load_state, damage = lambda: state, _damage_notices(source.folder, state)
         transport = await stack.enter_async_context(
             make_transport(
                 settings,
@@ -108,11 +113,11 @@ async def open_session(  # noqa: PLR0913 - each is something that another caller
                 source.spec,
                 BuildFolder(source.folder, clock.now(), writes=writes),
                 make_secret_values(settings, bus.redactor, key, source.folder, required=writes),
-                notices,
+                (*notices, *damage),
                 find_npm_packages(settings, network, source.spec, source.folder, git_home),
             ),
             api=api,
-            load_state=store.load_state if store else lambda: _read_state(source, facts),
+            load_state=load_state,
             policy=_policy(settings, source.owner),
             limits=Limits(
                 settings.max_delete,
@@ -189,6 +194,26 @@ async def open_api(settings: Settings, bus: EventBus) -> AsyncIterator[KapsoClie
     network = find_network(settings, bus.redactor)
     async with make_transport(settings, network, base_url, SystemClock(), emit=bus.emit, redactor=bus.redactor) as transport:
         yield KapsoClient(transport)
+
+
+_FORGOTTEN = "what Kapso does not show is forgotten, such as quarantine, unfinished renames, and which secrets were set"
+
+
+def _set_aside_notices(store: StateStore) -> tuple[Notice, ...]:
+    """Return a warning about a database that could not be read, and was replaced."""
+    if store.set_aside is None:
+        return ()
+    text = f"the state folder's database was damaged, or written by another version, and is kept as {store.set_aside}"
+    return (Notice("state-set-aside", f"{text}: {_FORGOTTEN}"),)
+
+
+def _damage_notices(folder: Path, state: ReconcilerState) -> tuple[Notice, ...]:
+    """Return a warning about a database that cannot be read, of which ``state`` has nothing."""
+    damage = find_state_damage(folder) if not state.owned else None
+    if damage is None:
+        return ()
+    text = f"the database of the state folder {folder} {damage}: a sync keeps it under another name, and begins anew"
+    return (Notice("state-unreadable", f"{text}; {_FORGOTTEN}"),)
 
 
 def _owner_notices(source: ResolvedSource) -> tuple[Notice, ...]:

@@ -10,8 +10,10 @@ import ast
 import re
 import shlex
 import signal
+import sqlite3
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -143,6 +145,16 @@ def nothing_was_recorded(bench: Bench) -> Generator[Ran, Ran, None]:
     ran = yield bench.here("status")
     assert ran.code == 0
     assert "No pass was recorded" not in bench.here("status").out
+
+
+@hint("keeps it under another name, and begins anew.")
+def the_database_is_of_another_version(bench: Bench) -> Generator[Ran, Ran, None]:
+    bench.synced()
+    (database,) = Path(bench.environment["KAPSO_SYNC_STATE_DIR"]).glob("*/state.db")
+    with closing(sqlite3.connect(database)) as db, db:
+        db.execute("PRAGMA user_version = 99")
+    ran = yield bench.here("status")
+    assert (ran.code, len(list(database.parent.glob("state.db.set-aside-*")))) == (0, 1)
 
 
 @hint("lists what was synced")

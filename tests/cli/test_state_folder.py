@@ -1,8 +1,10 @@
-"""A state folder that others may have written is not used by any command."""
+"""A state folder that others may have written is not used by any command, and one that is damaged is never so in silence."""
 
 from __future__ import annotations
 
+import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,32 @@ def test_a_root_that_others_may_write_is_a_warning(kapso: Served, environment: d
         (warning,) = [item for item in ran.document["warnings"] if item["code"] == "state-root-writable"]
         assert f"{root} is not this user's alone: others may write it (mode 0777)" in warning["message"]
     root.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("UPDATE functions SET record = '{'", "is damaged"),
+        ("PRAGMA user_version = 99", "was written by another version of kapso-sync"),
+    ],
+    ids=["damaged", "newer"],
+)
+def test_a_database_that_cannot_be_read_is_a_warning(
+    kapso: Served, environment: dict[str, str], folder: Path, statement: str, said: str
+) -> None:
+    """What is lost with it is named before a sync, and by the one that sets it aside; the next one has nothing to say."""
+    assert kapso_sync("sync", str(folder), environment=environment).code == 0
+    assert "warning" not in kapso_sync("plan", str(folder), environment=environment).out
+    database = state_of(environment) / "state.db"
+    with closing(sqlite3.connect(database)) as db, db:
+        db.execute(statement)
+        db.execute("DELETE FROM meta WHERE key = 'settled_pass'")
+    plan = kapso_sync("plan", str(folder), environment=environment)
+    assert f"warning: the database of the state folder {database.parent} {said}: a sync keeps it" in plan.out, plan.out
+    status = kapso_sync("status", str(folder), environment=environment)
+    assert (said in status.out) is (said != "is damaged"), "of a damaged one, the last pass can still be read"
+    sync = kapso_sync("sync", str(folder), environment=environment)
+    (kept,) = database.parent.glob("state.db.set-aside-*")
+    assert (sync.code, f"and is kept as {kept}: what Kapso does not show is forgotten" in sync.out) == (0, True), sync.out
+    again = kapso_sync("sync", str(folder), environment=environment)
+    assert (again.code, "warning" in again.out) == (0, False)
