@@ -144,12 +144,10 @@ def _missing(snapshot: Snapshot, misnamed: Sequence[MisnamedFile], *, expected: 
         text = f"no manifest in {where}, and {first.path} is not one: {first.reason}"
         return Problem("missing-manifest", text, Location(first.path), first.hint)
     if expected:
-        return Problem(
-            "missing-manifest",
-            f"the manifest of the last revision is gone from {where}",
-            None,
-            "restore it from git; if git never had it, `kapso-sync init` proposes a manifest for the code that is there",
-        )
+        hint = "restore it from git; if git never had it, `kapso-sync init` proposes a manifest for the code that is there"
+        if not snapshot.revision.of_folder:
+            hint = "revert the commit that removed it; if it is elsewhere now, --path names its folder"
+        return Problem("missing-manifest", f"the manifest of the last revision is gone from {where}", None, hint)
     return Problem(
         "missing-manifest", f"no manifest.yaml in {where}, and no folder with a {FUNCTION_FILE}", None, _how_to_begin(snapshot)
     )

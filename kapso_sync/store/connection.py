@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from kapso_sync.errors import StateUnusable
 from kapso_sync.files import require_regular
-from kapso_sync.store.full_disk import writing_hint
+from kapso_sync.store.writing_hint import writing_hint
 
 DATABASE_NAME = "state.db"
 SCHEMA = 1

@@ -14,7 +14,7 @@ from kapso_sync.errors import StateUnusable
 from kapso_sync.files import read_small
 from kapso_sync.model.json_values import Json
 from kapso_sync.permissions import make_private
-from kapso_sync.store.full_disk import writing_hint
+from kapso_sync.store.writing_hint import writing_hint
 
 MAX_BYTES = 16 * 1024 * 1024
 """Most bytes of such a file: those of notifications have some KiB for each channel."""

@@ -16,8 +16,8 @@ from typing import Any
 from kapso_sync.errors import StateLocked, StateUnusable
 from kapso_sync.files import read_small
 from kapso_sync.store.folder import open_private
-from kapso_sync.store.full_disk import writing_hint
 from kapso_sync.store.json_file import write_private
+from kapso_sync.store.writing_hint import writing_hint
 
 LOCK_NAME = "lock"
 HOLDER_NAME = "lock.json"

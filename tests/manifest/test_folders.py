@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from kapso_sync.errors import ManifestInvalid
 from kapso_sync.manifest import read_manifest, unlisted_files
-from kapso_sync.model.source import SourceFile
+from kapso_sync.model.source import Revision, SourceFile
 from tests.manifest.folder import CODE, folder, problems_of, read
 
 FUNCTION = "name: Greet\nslug: greet\nentrypoint: main.js\n"
@@ -142,8 +144,12 @@ def test_a_deleted_manifest_is_an_error() -> None:
     """Its absence would otherwise mean: delete every function."""
     files = folder({"greet/function.yaml": FUNCTION, "greet/main.js": CODE})
     assert read_manifest(files).entries
-    with pytest.raises(ManifestInvalid, match="the manifest of the last revision is gone"):
+    with pytest.raises(ManifestInvalid, match="the manifest of the last revision is gone") as raised:
         read_manifest(files, expected=True)
+    assert "kapso-sync init" not in str(raised.value.problems[0].hint), "nobody can write files into a commit"
+    with pytest.raises(ManifestInvalid) as raised:
+        read_manifest(replace(files, revision=Revision("folder:c0ffee")), expected=True)
+    assert "kapso-sync init" in str(raised.value.problems[0].hint)
     with pytest.raises(ManifestInvalid, match=r"and no folder with a function\.yaml"):
         read_manifest(folder({"greet.js": CODE}))
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -265,11 +267,21 @@ def test_a_locked_database_is_not_replaced(tmp_path: Path) -> None:
     other.execute("PRAGMA locking_mode=EXCLUSIVE")
     other.execute("BEGIN EXCLUSIVE")
     try:
-        with pytest.raises(StateUnusable):
+        with pytest.raises(StateUnusable) as raised:
             StateStore(tmp_path, lambda: NOON, patience=0.05)
+        assert "another program has its database open" in str(raised.value.hint)
     finally:
         other.close()
     assert not list(tmp_path.glob("*.set-aside-*"))
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
+def test_what_is_no_file_is_not_taken_for_a_full_disk(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """The hint says what to do about it, and nothing is waited for."""
+    make(tmp_path / DATABASE_NAME)
+    with pytest.raises(StateUnusable, match="it is not a regular file") as raised:
+        store_in(tmp_path)
+    assert "move away what is there" in str(raised.value.hint)
 
 
 def test_a_full_disk_is_a_state_unusable_error(tmp_path: Path) -> None:
