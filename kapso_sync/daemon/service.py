@@ -37,6 +37,7 @@ from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.model.status import ConditionType, DaemonStatus, ReplicaStatus, Role, Suspension
+from kapso_sync.plurals import counted
 from kapso_sync.process import end_in_time
 from kapso_sync.retry import Backoff
 from kapso_sync.settings import Settings
@@ -547,7 +548,7 @@ def one_line(status: DaemonStatus) -> str:
     if last.error is not None:
         return f"failing: {last.error}"
     revision = status.revision.short if status.revision else "unknown"
-    return f"{_ready(status)} of {len(status.listed)} functions ready at {revision}"
+    return f"{_ready(status)} of {counted(len(status.listed), 'function')} ready at {revision}"
 
 
 def _ready(status: DaemonStatus) -> int:

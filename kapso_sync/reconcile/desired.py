@@ -173,9 +173,8 @@ class SecretValues:
                 entry = function.entry
                 bad.append(UnusableFunction(entry.slug, entry.file, problems, moved_from=entry.moved_from))
                 continue
-            notices += [
-                Notice("missing-secret", f"{problem.message}; `sync` will need it", problem.location) for problem in problems
-            ]
+            said = "; `sync` will refuse the function"
+            notices += [Notice("missing-secret", f"{problem.message}{said}", problem.location) for problem in problems]
             plain = {name: secret.value for name, secret in values.items()}
             digest = self.together(plain) if plain and not problems and self.together is not None else None
             good.append(replace(function, secrets=values, secrets_digest=digest))
