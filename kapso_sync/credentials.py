@@ -28,6 +28,17 @@ USERINFO = re.compile(r"(?<=://)[^/@\s\"']+@")
 CREDENTIAL = re.compile("|".join((*_SHAPES, r"-----BEGIN [A-Z ]*PRIVATE KEY")))
 """A well-known credential; if it is in code or in a manifest, the user gets a warning."""
 
+_WORD_ENDS = re.compile(r"[/.#\s]+")
+
+
+def looks_like_a_value(name: str) -> bool:
+    """Return whether a name looks like the credential itself: one of known shape, or a long word of mixed case with digits."""
+    return CREDENTIAL.search(name) is not None or any(
+        len(word) >= 12 and all(re.search(chars, word) for chars in ("[a-z]", "[A-Z]", "[0-9]"))
+        for word in _WORD_ENDS.split(name)
+    )
+
+
 _HEADER_VALUES = (
     r"(?i:\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}",
     # A webhook's signature, as most providers write it: with it and the body anybody can send the request again.

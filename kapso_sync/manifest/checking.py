@@ -21,6 +21,7 @@ from msgspec import inspect
 
 from kapso_sync.errors import Problem
 from kapso_sync.manifest.document import Document, Path
+from kapso_sync.manifest.masking import is_secret_key, is_secret_path, shown_secret_key
 from kapso_sync.manifest.schema import (
     ALSO,
     DOTENV_PATTERN,
@@ -103,9 +104,9 @@ def ambiguities(document: Document, faulty: AbstractSet[Path] = frozenset()) -> 
     return [
         document.problem(
             "ambiguous",
-            f"{dotted(path)}: not every YAML reader takes {text} for text",
+            f"{dotted(path)}: not every YAML reader takes {'it' if is_secret_path(path) else text} for text",
             document.location(path),
-            f'quote it: "{text}"',
+            "quote it" if is_secret_path(path) else f'quote it: "{text}"',
         )
         for path, text in document.ambiguous.items()
         if path not in faulty
@@ -114,8 +115,10 @@ def ambiguities(document: Document, faulty: AbstractSet[Path] = frozenset()) -> 
 
 def dotted(path: Path) -> str:
     """Return a path as text: ``functions.pay.checks[0].expect``."""
-    text = ""
-    for part in path:
+    text, is_secret = "", False
+    for key in path:
+        part = shown_secret_key(key) if is_secret and isinstance(key, str) else key
+        is_secret = is_secret or (isinstance(key, str) and is_secret_key(key))
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text or "the file"
 
@@ -308,7 +311,14 @@ def _got(document: Document, fault: _Fault) -> str:
         return "a mapping"
     if isinstance(value, list):
         return "a list"
+    if isinstance(value, str | int | float) and is_secret_path(path[:-1] if fault.is_key else path):
+        return _kind_of(value)
     return "nothing" if value is None else f'"{document.ambiguous[path]}"' if path in document.ambiguous else shown(value)
+
+
+def _kind_of(value: bool | float | str) -> str:
+    """Return what a value is, where it may be a credential that the manifest should not hold."""
+    return "a text" if isinstance(value, str) else shown(value) if isinstance(value, bool) else "a number"
 
 
 def _hint(fault: _Fault) -> str | None:
@@ -320,12 +330,14 @@ def _hint(fault: _Fault) -> str | None:
             slug = re.sub(r"[^a-z0-9]+", "-", str(path[-1]).lower()).strip("-")
             return f"did you mean `{slug}`?" if re.fullmatch(SLUG_PATTERN, slug) else None
         case _Kind.SPELLING if path[-2:-1] == ("secrets",):
-            name = re.sub(r"[^A-Z0-9]+", "_", str(path[-1]).upper()).strip("_")
-            return f"did you mean `{name}`?" if re.fullmatch(SECRET_PATTERN, name) else None
+            key = str(path[-1])
+            name = re.sub(r"[^A-Z0-9]+", "_", key.upper()).strip("_")
+            is_name = re.fullmatch(SECRET_PATTERN, name) and shown_secret_key(key) == key
+            return f"did you mean `{name}`?" if is_name else None
         case _Kind.NO_BOOLEAN if isinstance(value, str) and value.lower() in _BOOLEAN_WORDS | {"true", "false"}:
             return "write true or false, without quotes"
         case _Kind.NO_TEXT if isinstance(value, bool | int | float):
-            return f'quote it, if it is text: "{shown(value)}"'
+            return "quote it, if it is text" if is_secret_path(path) else f'quote it, if it is text: "{shown(value)}"'
     return None
 
 
@@ -334,9 +346,10 @@ def _shape_hint(path: Path, value: Json) -> str | None:
     key, above = str(path[-1]) if path else "", path[-2] if len(path) > 1 else None
     match key, value:
         case name, str() if above == "secrets":
+            name = name if re.fullmatch(SECRET_PATTERN, name) else "NAME"
             return f"write `{{env: {name}}}`, and replace a credential that git has seen"
         case _, bool() | int() | float() if above == "secrets":
-            return f"write `{{value: {shown(value)}}}` for plain configuration"
+            return f"write `{{value: {shown(value) if isinstance(value, bool) else '…'}}}` for plain configuration"
         case "secrets", list():
             return "write each name with the place of its value: `NAME: {env: NAME}`"
         case "expect", int() if not isinstance(value, bool):

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import yaml
 from yaml import (
@@ -21,6 +21,16 @@ from yaml import (
 )
 
 from kapso_sync.errors import Location, Problem
+from kapso_sync.manifest.masking import (
+    Span,
+    is_secret_key,
+    line_spans,
+    masked,
+    merged_spans,
+    shown_secret_key,
+    unread_secrets,
+    with_comment,
+)
 from kapso_sync.manifest.yaml_events import LIBYAML, Loader, loaders
 from kapso_sync.model.json_values import Json
 
@@ -48,7 +58,8 @@ class Document:
     """A file's value, the positions of its parts, and its syntax problems.
 
     ``places`` holds line and column (from 1) of values, ``key_places`` of mapping keys. ``ambiguous`` holds, by path, plain
-    scalars that YAML readers disagree on; in the value they are text.
+    scalars that YAML readers disagree on; in the value they are text. ``secrets`` are the parts of the text that no problem
+    shows, in order.
     """
 
     file: str
@@ -58,7 +69,8 @@ class Document:
     key_places: MutableMapping[Path, tuple[int, int]] = field(default_factory=dict)
     ambiguous: dict[Path, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
-    _lines: list[str] | None = field(default=None, repr=False)
+    secrets: list[Span] = field(default_factory=list, repr=False)
+    _lines: list[Span] | None = field(default=None, repr=False)
 
     def location(self, path: Path, *, key: bool = False) -> Location:
         """Return the position of a value (or of its key), or of the nearest enclosing value that is in the file."""
@@ -78,13 +90,19 @@ class Document:
         A file may be one line, with a problem at every tenth character: a whole line for each would be gigabytes.
         """
         if self._lines is None:
-            self._lines = self.text.splitlines()
+            self._lines = line_spans(self.text)
         if not 0 < location.line <= len(self._lines):
             return None
-        skip = max(0, location.column - 1 - FRAME_BEFORE)
-        line = self._lines[location.line - 1][skip : skip + FRAME_WIDTH]
+        start, end = self._lines[location.line - 1]
+        place = start + max(location.column, 1) - 1
+        start = max(start, place - FRAME_BEFORE)
+        line, column = masked(self.text, (start, max(start, min(start + FRAME_WIDTH, end))), place, self.secrets)
         margin = f"{location.line:>4} | "
-        return f"{margin}{line}\n{' ' * (len(margin) + max(location.column - skip, 1) - 1)}^"
+        return f"{margin}{line}\n{' ' * (len(margin) + column)}^"
+
+    def hide_unread(self) -> None:
+        """Hide what may be a secret in a text that cannot be read to its end."""
+        self.secrets = merged_spans([*self.secrets, *unread_secrets(self.text, is_json=self.file.endswith(".json"))])
 
 
 def read_document(file: str, content: bytes, *, libyaml: Loader | None = LIBYAML) -> Document:
@@ -131,13 +149,16 @@ def _check_json(document: Document) -> bool:
     try:
         json.loads(document.text, parse_constant=_no_constant, parse_int=str)  # the reader names the place of a long one
     except RecursionError:
+        document.hide_unread()
         document.problems.append(document.problem("too-deep", _TOO_DEEP, Location(document.file, 1, 1)))
         return False
     except json.JSONDecodeError as error:
+        document.hide_unread()
         location = Location(document.file, error.lineno, error.colno)
         document.problems.append(document.problem("syntax", f"not valid JSON: {error.msg}", location))
         return False
     except ValueError as error:
+        document.hide_unread()
         document.problems.append(document.problem("syntax", f"not valid JSON: {error}", Location(document.file, 1, 1)))
         return False
     return True
@@ -151,6 +172,7 @@ def _check_line_ends(document: Document) -> bool:
     before = document.text[: found.start()].replace("\r\n", "\n").replace("\r", "\n")
     place = Location(document.file, before.count("\n") + 1, len(before) - before.rfind("\n"))
     escape = f"\\u{ord(found[0]):04x}"
+    document.hide_unread()
     document.problems.append(
         document.problem(
             "syntax",
@@ -171,12 +193,25 @@ _TOO_DEEP = f"the file is nested deeper than {MAX_DEPTH} levels"
 
 @dataclass(slots=True)
 class _Open:
-    """A mapping or sequence that is being read, its position and, for a mapping, the key of the next value."""
+    """A mapping or sequence that is being read, its position and, for a mapping, the key of the next value.
+
+    ``secret``: nothing in it is shown but its keys.
+    """
 
     path: Path
     value: dict[str, Json] | list[Json]
     key: str | None = None
     skipped: bool = False
+    secret: bool = False
+
+    @property
+    def hides_next(self) -> bool:
+        """Whether the next value is not shown."""
+        return self.secret or (self.key is not None and is_secret_key(self.key))
+
+
+_QUOTED_HANDLE = re.compile("(?<=undefined tag handle) '.*", re.DOTALL)
+"""A part of the text that PyYAML quotes: a password may begin like a tag."""
 
 
 class _Reader:
@@ -186,20 +221,38 @@ class _Reader:
         self._document = document
         self._open: list[_Open] = []
         self._documents = 0
+        self._secrets: list[Span] = []
 
     def read(self, source: str, loader: Loader) -> None:
         """Fill the document in."""
+        is_complete = self._read_events(source, loader)
+        document = self._document
+        document.secrets = merged_spans(with_comment(source, span) for span in self._secrets)
+        if not is_complete:
+            document.hide_unread()
+        # Only now it is known what their lines may show.
+        document.problems = [
+            replace(problem, frame=document.frame(problem.location) if problem.location else None)
+            for problem in document.problems
+        ]
+
+    def _read_events(self, source: str, loader: Loader) -> bool:
+        """Take all events; return whether the text was read to its end."""
         try:
             for event in yaml.parse(source, Loader=loader):
                 if not self._take(event):
-                    return
+                    return False
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
             hint = "YAML is indented with spaces, never with tabs" if "\\t" in str(error.problem) else None
-            self._report("syntax", f"not valid YAML: {error.problem or error.context}", place, hint)
+            said = _QUOTED_HANDLE.sub("", str(error.problem or error.context))
+            self._report("syntax", f"not valid YAML: {said}", place, hint)
         except (yaml.YAMLError, RecursionError, ValueError) as error:
             self._report("syntax", f"not valid YAML: {' '.join(str(error).split())[:200]}", (1, 1))
+        else:
+            return True
+        return False
 
     def _take(self, event: Event) -> bool:
         mark = event.start_mark
@@ -211,6 +264,8 @@ class _Reader:
         elif isinstance(event, MappingEndEvent | SequenceEndEvent):
             self._open.pop()
         elif isinstance(event, AliasEvent):
+            if self._open and self._open[-1].hides_next:
+                self._hide(event)
             self._report("alias", "aliases are not read", place, "write the value out, or use `defaults`")
             self._put(None, place)
         elif isinstance(event, DocumentStartEvent):
@@ -231,15 +286,25 @@ class _Reader:
         if top is not None and top.key is None and isinstance(top.value, dict):
             self._report("key", "a key must be text", place, "quote it")
             return False
+        is_secret = top is not None and top.hides_next
         path = self._put(value, place)
-        self._open.append(_Open(path, value))
+        self._open.append(_Open(path, value, secret=is_secret))
         return True
 
+    def _hide(self, event: Event) -> None:
+        """Keep the text of an event out of all problems."""
+        self._secrets.append((event.start_mark.index, event.end_mark.index))  # type: ignore[union-attr]
+
     def _report_properties(self, event: MappingStartEvent | SequenceStartEvent | ScalarEvent, place: tuple[int, int]) -> None:
+        is_secret = bool(self._open) and self._open[-1].hides_next
+        if is_secret:  # a password may begin with these characters
+            self._hide(event)
         if event.anchor is not None:
-            self._report("anchor", f"anchors are not read (&{event.anchor})", place, "write the value out, or use `defaults`")
+            name = "" if is_secret else f" (&{event.anchor})"
+            self._report("anchor", f"anchors are not read{name}", place, "write the value out, or use `defaults`")
         if event.tag is not None and not (isinstance(event, ScalarEvent) and event.tag == "!"):
-            self._report("tag", f"tags are not read ({event.tag})", place, "remove it")
+            name = "" if is_secret else f" ({event.tag})"
+            self._report("tag", f"tags are not read{name}", place, "quote it, if it is text" if is_secret else "remove it")
 
     def _text(self, event: ScalarEvent, place: tuple[int, int]) -> str:
         """Return a scalar's text. JSON escapes characters beyond the first plane as pairs, which YAML does not join."""
@@ -259,6 +324,8 @@ class _Reader:
         if top is not None and top.key is None and isinstance(top.value, dict):
             self._key(top, event, place)
             return
+        if top is not None and top.hides_next:
+            self._hide(event)
         text = self._text(event, place)
         value: Json = text
         plain = not event.style
@@ -283,12 +350,15 @@ class _Reader:
         key = self._text(event, place)
         path = (*top.path, key)
         first = self._document.key_places.get(path)
+        shown = shown_secret_key(key) if top.secret else key
+        if shown != key:
+            self._hide(event)
         if first is not None:
-            self._report("duplicate-key", f"`{key}` is given twice, first in line {first[0]}", place, "keep one of them")
+            self._report("duplicate-key", f"`{shown}` is given twice, first in line {first[0]}", place, "keep one of them")
         elif not event.style and key == "<<":
             self._report("merge", "merge keys are not read", place, "write the values out, or use `defaults`")
         elif not event.style and (AMBIGUOUS.fullmatch(key) or not key):
-            self._report("key", f"the key `{key}` is not text to every YAML reader", place, "quote it")
+            self._report("key", f"the key `{shown}` is not text to every YAML reader", place, "quote it")
         top.key, top.skipped = key, first is not None
         if first is None:
             self._document.key_places[path] = place
@@ -314,4 +384,4 @@ class _Reader:
 
     def _report(self, code: str, message: str, place: tuple[int, int], hint: str | None = None) -> None:
         location = Location(self._document.file, *place)
-        self._document.problems.append(self._document.problem(code, message, location, hint))
+        self._document.problems.append(Problem(code, message, location, hint))

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kapso_sync.credentials import looks_like_a_value
 from kapso_sync.env_file import parse_env_file
 from kapso_sync.files import read_beneath, read_small
 from kapso_sync.model.desired import DotenvSecret, EnvSecret, FileSecret, GivenSecret, PlainSecret
@@ -89,7 +90,10 @@ class SecretReader:
         """Return the value: text, or an object or a list if the source is marked as JSON; raises `SecretMissing`."""
         if isinstance(source, PlainSecret):
             return source.value
-        value = self._value(source).removeprefix(BYTE_ORDER_MARK)
+        try:
+            value = self._value(source).removeprefix(BYTE_ORDER_MARK)
+        except SecretMissing as missing:
+            raise _without_values(missing, source) from None
         if not value:
             raise SecretMissing("is empty", "give it a value")
         if "\0" in value:
@@ -196,6 +200,20 @@ class SecretReader:
             raise SecretMissing(
                 f"needs {name} below {self.folder}: {error.strerror}", "mount it there; KAPSO_SYNC_SECRETS_DIR names the folder"
             ) from error
+
+
+def _without_values(missing: SecretMissing, source: EnvSecret | FileSecret | DotenvSecret) -> SecretMissing:
+    """Return the error without what looks like a credential that somebody wrote in place of a name."""
+    names = [source.env if isinstance(source, EnvSecret) else source.file]
+    names += [source.name] if isinstance(source, DotenvSecret) else []
+    values = [*filter(looks_like_a_value, names)]
+    if not values:
+        return missing
+    message = missing.message
+    for value in values:
+        message = message.replace(value, "***")
+    hint = "name the place of the value; this looks like the value itself: replace a credential that git has seen"
+    return SecretMissing(message, hint)
 
 
 def _files_below(folder: Path) -> list[str]:

@@ -106,6 +106,20 @@ def test_a_broken_manifest_is_a_github_annotation(faulty: Path) -> None:
     assert ran.out.startswith("::error file=apps/100%25%2C flows/manifest.yaml,line=4,col=5,title=unknown-key::")
 
 
+@pytest.mark.parametrize("output", [(), ("--json",), ("--github",)])
+@pytest.mark.parametrize("written", ["CANARY", "{env: 'CANARY'}", "{vaule: CANARY}", "CANARY: x", "[CANARY"])
+def test_no_output_of_validate_quotes_a_secret_in_the_manifest(tmp_path: Path, output: tuple[str, ...], written: str) -> None:
+    """Another value is quoted, by all of them."""
+    for key, is_quoted in (("secrets", False), ("checks", True)):
+        value = written if key == "secrets" else "CANARY"
+        text = f"version: 1\nfunctions:\n  hello:\n    {key}:\n      API_KEY: {value}\n"
+        text = text if key == "secrets" else text.replace("      API_KEY: ", "      ")
+        (tmp_path / "manifest.yaml").write_text(text.replace("CANARY", "Zx9-hunter2-Qq71LmN0pp"), encoding="utf-8")
+        ran = kapso_sync("validate", str(tmp_path), *output)
+        assert ran.code == 65
+        assert ("hunter2" in ran.out + ran.err) is is_quoted
+
+
 def test_validate_json_and_github_together_are_a_usage_error(faulty: Path) -> None:
     """--json and --github exclude each other."""
     assert kapso_sync("validate", str(faulty), "--json", "--github").code == 64

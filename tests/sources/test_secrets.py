@@ -241,3 +241,28 @@ def test_a_json_secret_that_is_too_deep_is_refused(folder: Path) -> None:
     (folder / "deep").write_text("[" * 900 + "]" * 900)
     with pytest.raises(SecretMissing, match="nested deeper"):
         reader(folder).read(FileSecret("deep", json=True))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        EnvSecret("Zx9_hunter2_Qq71LmN0pp"),
+        EnvSecret("sk_live_0123456789abcdef"),
+        FileSecret("Zx9-hunter2-Qq71LmN0pp"),
+        FileSecret("tls/Zx9-hunter2-Qq71LmN0pp"),
+        DotenvSecret(".env", "Zx9_hunter2_Qq71LmN0pp"),
+        DotenvSecret("Zx9_hunter2_Qq71LmN0pp", "A"),
+    ],
+)
+def test_a_value_in_place_of_a_name_is_not_quoted(folder: Path, source: GivenSecret) -> None:
+    """A real name is, since it is needed to mend it."""
+    for allowed in (("*",), ()):
+        with pytest.raises(SecretMissing) as missing:
+            reader(folder, allowed=allowed).read(source)
+        said = f"{missing.value.message} {missing.value.hint}"
+        assert "looks like the value itself" in said
+        assert not any(part in said for part in ("hunter2", "sk_live"))
+    for name in ("SHOP_TOKEN", "shopToken2", "tls/shop-token-2026.pem"):
+        with pytest.raises(SecretMissing) as missing:
+            reader(folder).read(FileSecret(name) if "." in name else EnvSecret(name))
+        assert name in missing.value.message
