@@ -124,14 +124,27 @@ class PythonLoader(yaml.BaseLoader):
         return event
 
 
+class JsonLoader(PythonLoader):
+    """The same for valid JSON, whose keys have any length, and may be followed by line ends."""
+
+    def stale_possible_simple_keys(self) -> None:
+        """Forget what cannot be a key any more; a text in quotes remains one until the next token decides."""
+        known = self.possible_simple_keys
+        texts = {level: key for level, key in known.items() if self.buffer[key.index] == '"'}
+        self.possible_simple_keys = {level: key for level, key in known.items() if level not in texts}
+        super().stale_possible_simple_keys()
+        self.possible_simple_keys |= texts
+
+
 def loaders(text: str, *, is_json: bool = False, libyaml: Loader | None = LIBYAML) -> tuple[Loader, ...]:
     """Return the loaders to read a text with, the fastest first; the last one reads what the others have a problem with.
 
     ``is_json``: the text is valid JSON, without tabs.
     """
+    python: Loader = JsonLoader if is_json else PythonLoader
     if libyaml is None or (_BYTE_ORDER_MARK in text if is_json else _UNLIKE.search(text)):
-        return (PythonLoader,)
-    return (libyaml, PythonLoader)
+        return (python,)
+    return (libyaml, python)
 
 
 def compose(text: str) -> yaml.Node | None:

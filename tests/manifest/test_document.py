@@ -78,6 +78,28 @@ def test_a_json_manifest_must_be_valid_json() -> None:
     assert str(problem) == 'manifest.json:3:37: functions.greet.deploy: expected true or false, got "no"'
 
 
+@given(st.data())
+def test_json_is_read_whatever_its_white_space_and_the_length_of_its_keys(data: st.DataObject) -> None:
+    """YAML wants a key and its colon on one line, and no more than 1,024 characters from its beginning."""
+    blank = st.text(" \t\r\n", max_size=3)
+    config = data.draw(
+        st.dictionaries(st.sampled_from(["a", "k" * 1100, "{", "b: c", "é"]), st.sampled_from(["x", 5, "y" * 1100]))
+    )
+    text = json.dumps({"version": 1, "functions": {"greet": {"runtime_config": config}}}, ensure_ascii=False)
+    for between in ('":', ": ", "{", "}", ', "'):
+        left, right = data.draw(blank), data.draw(blank)
+        spaced = {'":': f'"{left}:', ": ": f":{left}", "{": f"{{{left}", "}": f"{left}}}{right}", ', "': f'{left},{right}"'}
+        if not any(between in key for key in config):
+            text = text.replace(between, spaced[between])
+    assert read(text, "manifest.json").entries[0].fields == {"runtime_config": config}
+
+
+def test_a_key_of_json_on_a_line_of_its_own_has_its_place() -> None:
+    """Of the key and of the value."""
+    (problem,) = problems_of('{"version": 1, "functions"\n  : {"greet": {"colour"\n\n:\n1}}}', "manifest.json")
+    assert str(problem) == "manifest.json:2:16: functions.greet.colour: unknown key"
+
+
 @pytest.mark.parametrize("text", ["just text", "- a\n- b\n", "5", "null", "true"])
 def test_a_manifest_that_is_not_a_mapping_is_refused(text: str) -> None:
     """One problem, at the beginning."""

@@ -12,7 +12,7 @@ import pytest
 
 from kapso_sync.manifest.document import Document, read_document
 from kapso_sync.manifest.text import Edit, edited
-from kapso_sync.manifest.yaml_events import LIBYAML, Loader, PythonLoader, loaders
+from kapso_sync.manifest.yaml_events import LIBYAML, JsonLoader, Loader, PythonLoader, loaders
 
 ROOT = Path(__file__).parents[2]
 CASES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "yaml_cases.json").read_text(encoding="utf-8"))
@@ -47,7 +47,8 @@ def test_usual_manifests_are_parsed_by_libyaml() -> None:
     """Which takes a tenth of the time. What the two may read differently is left to the parser in Python."""
     assert LIBYAML is not None, "PyYAML's wheels have the extension"
     text = (ROOT / "functions.example" / "manifest.yaml").read_text(encoding="utf-8")
-    assert loaders(text) == loaders('{"a":"Hello!"}', is_json=True) == (LIBYAML, PythonLoader)
+    assert loaders(text) == (LIBYAML, PythonLoader)
+    assert loaders('{"a":"Hello!"}', is_json=True) == (LIBYAML, JsonLoader)
     for odd in ("a:\tb", "a: !t b", "? a", "a: |#", "a: \ufeff"):
         assert loaders(odd) == (PythonLoader,)
 
