@@ -62,12 +62,16 @@ class _Kind(enum.Enum):
     TOO_MANY = enum.auto()
     UNKNOWN_KEY = enum.auto()
     MISSING_KEY = enum.auto()
+    TOGETHER = enum.auto()
     OTHER = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)
 class _Fault:
-    """A value, or with ``is_key`` a key, that the model refuses; ``known`` are the keys of a model that lacks this one."""
+    """A value, or with ``is_key`` a key, that the model refuses; ``known`` are the keys of a model that lacks this one.
+
+    ``expected`` says what was, as the beginning of a sentence that ends with the value; of keys together it is all of it.
+    """
 
     path: Path
     kind: _Kind
@@ -191,7 +195,8 @@ def _in_model(kind: inspect.StructType, value: Json, path: Path) -> Sequence[_Fa
     if kind.forbid_unknown_fields and not value.keys() <= known.keys():
         unknown = [key for key in value if key not in known]
         faults += [_Fault((*path, key), _Kind.UNKNOWN_KEY, "unknown key", value[key], known=tuple(known)) for key in unknown]
-    return faults or (_refused(kind.cls.rule(value), value, path) if issubclass(kind.cls, Keys) else ())
+    wrong = kind.cls.rule(value) if issubclass(kind.cls, Keys) and not faults else None
+    return faults if wrong is None else [_Fault(path, _Kind.TOGETHER, wrong, value)]
 
 
 @functools.cache
@@ -299,7 +304,8 @@ def _problem(document: Document, fault: _Fault) -> Problem:
     if path == ("version",):
         text = f"version: expected 1, the only version there is, got {shown(value)}"
         return document.problem("version", text, document.location(path), "a newer kapso-sync may know it")
-    got = "" if fault.kind is _Kind.SPELLING and fault.is_key else f", got {_got(document, fault)}"
+    silent = fault.kind is _Kind.TOGETHER or (fault.kind is _Kind.SPELLING and fault.is_key)
+    got = "" if silent else f", got {_got(document, fault)}"
     return document.problem("value", f"{name}: {fault.expected}{got}", document.location(path, key=fault.is_key), _hint(fault))
 
 
@@ -313,7 +319,9 @@ def _got(document: Document, fault: _Fault) -> str:
         return "a list"
     if isinstance(value, str | int | float) and is_secret_path(path[:-1] if fault.is_key else path):
         return _kind_of(value)
-    return "nothing" if value is None else f'"{document.ambiguous[path]}"' if path in document.ambiguous else shown(value)
+    if path in document.ambiguous and not fault.is_key:
+        return f'"{document.ambiguous[path]}"'
+    return "nothing" if value is None else shown(value)
 
 
 def _kind_of(value: bool | float | str) -> str:

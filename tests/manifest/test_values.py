@@ -43,6 +43,21 @@ def test_every_manifest_field_is_read() -> None:
     assert entry.checks == (Check({"ping": True}, 200, {"ok": True}),)
 
 
+def test_a_value_is_quoted_only_behind_what_was_expected_of_it() -> None:
+    """Keys that do not go together are no value; of a key the key is shown, not what stands behind it."""
+    checks = "checks:\n  - expect: {{}}\n    {}"
+    assert said_of("secrets: {A: {env: B, keep: true}, C: {value: x, json: true}}") == [
+        "manifest.yaml:4:18: functions.greet.secrets.A: expected exactly one of env, file, dotenv, value and keep",
+        "manifest.yaml:4:43: functions.greet.secrets.C: `json` goes with `env` or `file`",
+    ]
+    (twice,) = said_of(checks.format("headers: {X-A: a, x-a: b}"))
+    assert twice.endswith(".checks[0]: the header `x-a` is given twice")
+    (both,) = said_of(checks.format("request: 1\n    text: b"))
+    assert both.endswith("expected `request` or `text`, and both are given")
+    (cookie,) = said_of(checks.format("headers: {Cookie: 2020-01-01}"))
+    assert cookie.endswith(', got "Cookie"')
+
+
 def test_an_omitted_field_is_not_managed() -> None:
     """Only the file name has a default."""
     for manifest in ("version: 1\nfunctions:\n  greet:\n", "version: 1\nfunctions: {greet: {}}\n"):
