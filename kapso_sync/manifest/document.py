@@ -22,6 +22,7 @@ from yaml import (
 
 from kapso_sync.errors import Location, Problem
 from kapso_sync.manifest.masking import (
+    LINE_END,
     Span,
     is_secret_key,
     line_spans,
@@ -79,6 +80,11 @@ class Document:
         while path and path not in self.places:
             path = path[:-1]
         return Location(self.file, *self.places.get(path, (1, 1)))
+
+    def location_at(self, index: int) -> Location:
+        """Return the position of a character of the text."""
+        ends = [end.end() for end in LINE_END.finditer(self.text, 0, index)]
+        return Location(self.file, len(ends) + 1, index - (ends[-1] if ends else 0) + 1)
 
     def problem(self, code: str, message: str, location: Location, hint: str | None = None) -> Problem:
         """Return a problem with the source line shown."""
@@ -144,6 +150,16 @@ def _unreadable(file: str, code: str, message: str, line: int, hint: str) -> Doc
     return Document(file, "", problems=[Problem(code, message, Location(file, line, 1), hint)])
 
 
+_JSON_MESSAGES = {
+    "Invalid control character at": ("a text has a control character", "write it as an escape, such as `\\n` or `\\t`"),
+    "Unterminated string starting at": ("a text has no closing quote", None),
+}
+"""What is said in place of messages that end with a place, and a hint."""
+
+_JSON_CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*"|-?(?:Infinity|NaN)')
+"""A text, or a number of JavaScript that JSON does not have."""
+
+
 def _check_json(document: Document) -> bool:
     """Check a JSON file by JSON's own rules; the YAML parser, which accepts JSON, then gives the positions."""
     try:
@@ -154,12 +170,14 @@ def _check_json(document: Document) -> bool:
         return False
     except json.JSONDecodeError as error:
         document.hide_unread()
-        location = Location(document.file, error.lineno, error.colno)
-        document.problems.append(document.problem("syntax", f"not valid JSON: {error.msg}", location))
+        said, hint = _JSON_MESSAGES.get(error.msg, (error.msg, None))
+        document.problems.append(document.problem("syntax", f"not valid JSON: {said}", document.location_at(error.pos), hint))
         return False
     except ValueError as error:
         document.hide_unread()
-        document.problems.append(document.problem("syntax", f"not valid JSON: {error}", Location(document.file, 1, 1)))
+        starts = (found.start() for found in _JSON_CONSTANT.finditer(document.text) if not found[0].startswith('"'))
+        location = document.location_at(next(starts, 0))
+        document.problems.append(document.problem("syntax", f"not valid JSON: {error}", location, "write a number, or null"))
         return False
     return True
 
@@ -169,8 +187,7 @@ def _check_line_ends(document: Document) -> bool:
     found = _LINE_END_SOMEWHERE.search(document.text)
     if found is None:
         return True
-    before = document.text[: found.start()].replace("\r\n", "\n").replace("\r", "\n")
-    place = Location(document.file, before.count("\n") + 1, len(before) - before.rfind("\n"))
+    place = document.location_at(found.start())
     escape = f"\\u{ord(found[0]):04x}"
     document.hide_unread()
     document.problems.append(
@@ -248,6 +265,11 @@ class _Reader:
             hint = "YAML is indented with spaces, never with tabs" if "\\t" in str(error.problem) else None
             said = _QUOTED_HANDLE.sub("", str(error.problem or error.context))
             self._report("syntax", f"not valid YAML: {said}", place, hint)
+        except yaml.reader.ReaderError as error:
+            where = self._document.location_at(error.position)
+            said = f"not valid YAML: the character U+{error.character:04X} is not allowed"
+            hint = f'remove it, or write "\\u{error.character:04x}" in double quotes'
+            self._report("syntax", said, (where.line, where.column), hint)
         except (yaml.YAMLError, RecursionError, ValueError) as error:
             self._report("syntax", f"not valid YAML: {' '.join(str(error).split())[:200]}", (1, 1))
         else:

@@ -78,6 +78,25 @@ def test_a_json_manifest_must_be_valid_json() -> None:
     assert str(problem) == 'manifest.json:3:37: functions.greet.deploy: expected true or false, got "no"'
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("manifest.yaml", f"{HEAD}  greet:\n    name: a\x01b\n", "4:12: not valid YAML: the character U+0001 is not allowed"),
+        ("manifest.json", '{"version": 1,\r "NaN": "\\"", "b": NaN}', "2:20: not valid JSON: NaN is not a JSON number"),
+        ("manifest.json", '{"version": 1,\r\n "a": -Infinity}', "2:7: not valid JSON: -Infinity is not a JSON number"),
+        ("manifest.json", '{"version": 1,\n "a": "b\tc"}', "2:9: not valid JSON: a text has a control character"),
+        ("manifest.json", '{"version": 1,\n "a": "b', "2:7: not valid JSON: a text has no closing quote"),
+    ],
+)
+def test_what_is_not_valid_is_told_where_it_stands(name: str, text: str, said: str) -> None:
+    """Not at the beginning of the file, and in a whole sentence."""
+    (problem,) = problems_of(text, name)
+    assert str(problem) == f"{name}:{said}"
+    assert problem.frame is not None
+    shown, caret = problem.frame.split("\n")
+    assert shown[caret.index("^")] in '\x01N-\t"'
+
+
 @given(st.data())
 def test_json_is_read_whatever_its_white_space_and_the_length_of_its_keys(data: st.DataObject) -> None:
     """YAML wants a key and its colon on one line, and no more than 1,024 characters from its beginning."""
