@@ -31,15 +31,23 @@ from kapso_sync.manifest.schema import (
     HEADER_TEXT_PATTERN,
     SECRET_PATTERN,
     VARIABLE_PATTERN,
+    EntryModel,
     Keys,
 )
 from kapso_sync.model.json_values import Json
-from kapso_sync.model.names import SLUG_PATTERN
+from kapso_sync.model.names import ID_PATTERN, SLUG_PATTERN
 from kapso_sync.plurals import alternatives
+from kapso_sync.units import DURATION_PATTERN, PERCENTAGE_PATTERN
 
 _Model = TypeVar("_Model")
 
-_BOOLEAN_WORDS = frozenset({"yes", "no", "on", "off", "y", "n"})
+_WORDS = {
+    **dict.fromkeys(("true", "yes", "on", "y"), "true"),
+    **dict.fromkeys(("false", "no", "off", "n"), "false"),
+}
+"""What some YAML readers take for true or false."""
+
+_NUMBER = re.compile(r"[-+]?(?=\.?[0-9])(?:0|[1-9][0-9]*)?(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?")
 _PATTERNS = {
     SLUG_PATTERN: "expected a slug: lower-case letters, digits and hyphens",
     SECRET_PATTERN: "expected a secret's name: upper-case letters, digits and underscores",
@@ -48,6 +56,9 @@ _PATTERNS = {
     HEADER_PATTERN: "expected a header's name: letters, digits and hyphens",
     HEADER_TEXT_PATTERN: "expected a header's text: printable ASCII, without spaces at its ends",
     VARIABLE_PATTERN: "expected the name of an environment variable",
+    ID_PATTERN: "expected an id: letters, digits, underscores and hyphens",
+    DURATION_PATTERN: "expected a duration such as 300ms, 20s or 5m",
+    PERCENTAGE_PATTERN: "expected a percentage such as 50%",
 }
 
 
@@ -58,6 +69,7 @@ class _Kind(enum.Enum):
     NO_LIST = enum.auto()
     NO_TEXT = enum.auto()
     NO_BOOLEAN = enum.auto()
+    NO_NUMBER = enum.auto()
     SPELLING = enum.auto()
     TOO_MANY = enum.auto()
     UNKNOWN_KEY = enum.auto()
@@ -103,6 +115,16 @@ def _described(model: Any) -> inspect.Type:
     return inspect.type_info(model)
 
 
+def _meant(text: str) -> str | None:
+    """Return the number or boolean that a text is to the readers that do not take it for text, as we read it, or None."""
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    if not _NUMBER.fullmatch(text):
+        return None
+    number = float(text)
+    return (shown(number) if "." in text or number % 1 else f"{number:.0f}") if abs(number) < 1e15 else None
+
+
 def ambiguities(document: Document, faulty: AbstractSet[Path] = frozenset()) -> list[Problem]:
     """Return the problems of scalars that YAML readers disagree on, without those of ``faulty`` values."""
     return [
@@ -110,11 +132,18 @@ def ambiguities(document: Document, faulty: AbstractSet[Path] = frozenset()) -> 
             "ambiguous",
             f"{dotted(path)}: not every YAML reader takes {'it' if is_secret_path(path) else text} for text",
             document.location(path),
-            "quote it" if is_secret_path(path) else f'quote it: "{text}"',
+            _hint_to_quote(path, text),
         )
         for path, text in document.ambiguous.items()
         if path not in faulty
     ]
+
+
+def _hint_to_quote(path: Path, text: str) -> str:
+    if is_secret_path(path):
+        return "quote it"
+    meant = _meant(text) if _free(path) else None  # elsewhere it is known to be a text
+    return f'quote it: "{text}"' if meant is None else f'write {meant}, or quote it, if it is text: "{text}"'
 
 
 def dotted(path: Path) -> str:
@@ -159,9 +188,21 @@ def _in_union(kind: inspect.UnionType, value: Json, path: Path) -> Sequence[_Fau
     for each in kind.types:
         if _is_of(each, value):
             return _faults(each, value, path)
+    given = [each for each in kind.types if not isinstance(each, inspect.NoneType)]
+    if len(given) > 1:
+        expected = f"expected {alternatives(_NAMES.get(type(each), 'false') for each in map(_without_rules, given))}"
+        return [_Fault(path, _Kind.NO_MAPPING, expected, value)]
     nested = [each for each in kind.types if isinstance(each, inspect.StructType | inspect.DictType | inspect.ListType)]
     others = [each for each in kind.types if not isinstance(each, inspect.NoneType)]
     return _faults((nested or others)[0], value, path)
+
+
+def _without_rules(kind: inspect.Type) -> inspect.Type:
+    return _without_rules(kind.type) if isinstance(kind, inspect.Metadata) else kind
+
+
+_NAMES = {inspect.StrType: "text", inspect.ListType: "a list", inspect.StructType: "a mapping"}
+"""What the parts of a union are called; the others are ``false``."""
 
 
 def _is_of(kind: inspect.Type, value: Json) -> bool:
@@ -252,13 +293,13 @@ def _in_choice(kind: inspect.LiteralType, value: Json, path: Path) -> Sequence[_
 
 def _in_whole_number(kind: inspect.IntType, value: Json, path: Path) -> Sequence[_Fault]:
     if isinstance(value, bool) or not isinstance(value, int):
-        return _refused("expected a whole number", value, path)
+        return [_Fault(path, _Kind.NO_NUMBER, "expected a whole number", value)]
     return _refused(_out_of_range(kind, value), value, path)
 
 
 def _in_number(kind: inspect.FloatType, value: Json, path: Path) -> Sequence[_Fault]:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return _refused("expected a number", value, path)
+        return [_Fault(path, _Kind.NO_NUMBER, "expected a number", value)]
     return _refused(_out_of_range(kind, value), value, path)
 
 
@@ -297,16 +338,34 @@ def _problem(document: Document, fault: _Fault) -> Problem:
     if fault.kind is _Kind.UNKNOWN_KEY:
         meant = did_you_mean(str(path[-1]), fault.known)
         known = f"did you mean `{meant}`?" if meant else f"known here: {', '.join(fault.known)}"
-        return document.problem("unknown-key", f"{name}: unknown key", document.location(path, key=True), known)
+        place = document.location(path, key=True)
+        return document.problem("unknown-key", f"{name}: unknown key", place, _misplaced_key(path, fault.known) or known)
     if fault.kind is _Kind.MISSING_KEY:
         hint = "add `version: 1`" if path == ("version",) else None
         return document.problem("missing", f"{name}: is required", document.location(path[:-1]), hint)
     if path == ("version",):
-        text = f"version: expected 1, the only version there is, got {shown(value)}"
-        return document.problem("version", text, document.location(path), "a newer kapso-sync may know it")
+        text = f"version: expected 1, the only version there is, got {_got(document, fault)}"
+        is_newer = isinstance(value, int) and value > 1
+        return document.problem(
+            "version", text, document.location(path), "a newer kapso-sync may know it" if is_newer else "write `version: 1`"
+        )
     silent = fault.kind is _Kind.TOGETHER or (fault.kind is _Kind.SPELLING and fault.is_key)
     got = "" if silent else f", got {_got(document, fault)}"
     return document.problem("value", f"{name}: {fault.expected}{got}", document.location(path, key=fault.is_key), _hint(fault))
+
+
+def _misplaced_key(path: Path, known: Sequence[str]) -> str | None:
+    """Return a hint for a key that is known one level deeper, or None."""
+    key, above = str(path[-1]), str(path[-2]) if len(path) > 1 else ""
+    if path[-3:-2] == ("functions",) and above in _known_keys(EntryModel):
+        return _below_the_function(above)
+    if "secrets" in known and is_secret_key(key) and re.fullmatch(SECRET_PATTERN, key):
+        return "a secret stands below `secrets`, and is indented deeper"
+    return None
+
+
+def _below_the_function(key: str) -> str:
+    return f"indent `{key}` below the function that it belongs to"
 
 
 def _got(document: Document, fault: _Fault) -> str:
@@ -332,9 +391,13 @@ def _kind_of(value: bool | float | str) -> str:
 def _hint(fault: _Fault) -> str | None:
     path, value = fault.path, fault.value
     match fault.kind:
+        case _Kind.NO_MAPPING if fault.expected.endswith("or false") and _WORDS.get(str(value).lower()) == "false":
+            return "write false, without quotes"
         case _Kind.NO_MAPPING | _Kind.NO_LIST:
             return _shape_hint(path, value)
         case _Kind.SPELLING if path[-2:-1] == ("functions",):
+            if path[-1] in _known_keys(EntryModel):
+                return _below_the_function(str(path[-1]))
             slug = re.sub(r"[^a-z0-9]+", "-", str(path[-1]).lower()).strip("-")
             return f"did you mean `{slug}`?" if re.fullmatch(SLUG_PATTERN, slug) else None
         case _Kind.SPELLING if path[-2:-1] == ("secrets",):
@@ -342,22 +405,28 @@ def _hint(fault: _Fault) -> str | None:
             name = re.sub(r"[^A-Z0-9]+", "_", key.upper()).strip("_")
             is_name = re.fullmatch(SECRET_PATTERN, name) and shown_secret_key(key) == key
             return f"did you mean `{name}`?" if is_name else None
-        case _Kind.NO_BOOLEAN if isinstance(value, str) and value.lower() in _BOOLEAN_WORDS | {"true", "false"}:
+        case _Kind.NO_BOOLEAN if isinstance(value, str) and value.lower() in _WORDS:
             return "write true or false, without quotes"
         case _Kind.NO_TEXT if isinstance(value, bool | int | float):
             return "quote it, if it is text" if is_secret_path(path) else f'quote it, if it is text: "{shown(value)}"'
+        case _Kind.NO_NUMBER if isinstance(value, str) and not is_secret_path(path):
+            number = _meant(value)
+            return f"write {number}" if number is not None and number not in _WORDS.values() else None
     return None
 
 
 def _shape_hint(path: Path, value: Json) -> str | None:
     """Return how a value has to be written that is of another shape, such as a text in place of a mapping."""
     key, above = str(path[-1]) if path else "", path[-2] if len(path) > 1 else None
+    if above == "functions" and key in _known_keys(EntryModel):
+        return _below_the_function(key)
     match key, value:
         case name, str() if above == "secrets":
             name = name if re.fullmatch(SECRET_PATTERN, name) else "NAME"
             return f"write `{{env: {name}}}`, and replace a credential that git has seen"
         case _, bool() | int() | float() if above == "secrets":
-            return f"write `{{value: {shown(value) if isinstance(value, bool) else '…'}}}` for plain configuration"
+            given = shown(value) if isinstance(value, bool) else "…"
+            return f"write `{{value: {given}}}` for plain configuration"
         case "secrets", list():
             return "write each name with the place of its value: `NAME: {env: NAME}`"
         case "expect", int() if not isinstance(value, bool):
@@ -370,7 +439,7 @@ def _shape_hint(path: Path, value: Json) -> str | None:
             return "write each function as a key, such as `greet:`, with its own keys below"
         case _, str() if above == "functions":
             return "write `{file: …}`, with the path of its code"
-        case "watch", True:
+        case "watch", True | str() if _WORDS.get(str(value).lower()) == "true":
             return "write `{}` for a watch with the defaults"
     return None
 

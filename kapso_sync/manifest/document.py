@@ -231,6 +231,13 @@ _QUOTED_HANDLE = re.compile("(?<=undefined tag handle) '.*", re.DOTALL)
 """A part of the text that PyYAML quotes: a password may begin like a tag."""
 
 
+_YAML_HINTS = {
+    "\\t": "YAML is indented with spaces, never with tabs",
+    "mapping values are not allowed": "quote a text that holds `: `, and indent a key as those beside it",
+}
+"""What to do, by a part of the parser's message."""
+
+
 class _Reader:
     """Builds the value from the parser's events, without recursion."""
 
@@ -262,7 +269,7 @@ class _Reader:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-            hint = "YAML is indented with spaces, never with tabs" if "\\t" in str(error.problem) else None
+            hint = next((hint for part, hint in _YAML_HINTS.items() if part in str(error.problem)), None)
             said = _QUOTED_HANDLE.sub("", str(error.problem or error.context))
             self._report("syntax", f"not valid YAML: {said}", place, hint)
         except yaml.reader.ReaderError as error:
@@ -293,7 +300,10 @@ class _Reader:
         elif isinstance(event, DocumentStartEvent):
             self._documents += 1
             if self._documents > 1:
-                self._report("documents", "the file holds more than one YAML document", place, "keep the first, remove `---`")
+                line = "---" if event.explicit else "..."
+                self._report(
+                    "documents", "the file holds more than one YAML document", place, f"keep the first, remove `{line}`"
+                )
                 return False
         return True
 

@@ -114,8 +114,16 @@ def test_an_unknown_environment_error_lists_the_known_ones() -> None:
             "part: {pubic_endpoint: false",
             "19:14: environments.staging.functions.part.pubic_endpoint: unknown key",
         ),
-        ("report: false", "report: yes", '20:15: environments.staging.functions.report: expected a mapping, got "yes"'),
-        ("report: false", "report: true", "20:15: environments.staging.functions.report: expected a mapping, got true"),
+        (
+            "report: false",
+            "report: yes",
+            '20:15: environments.staging.functions.report: expected a mapping or false, got "yes"',
+        ),
+        (
+            "report: false",
+            "report: true",
+            "20:15: environments.staging.functions.report: expected a mapping or false, got true",
+        ),
         ("production: {}", "Pro duction: {}", "22:3: environments.Pro duction: expected an environment's name"),
         ("production: {}", "production:", "22:3: environments.production: expected a mapping, got nothing"),
         (

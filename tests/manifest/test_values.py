@@ -101,7 +101,7 @@ def test_an_entry_overrides_the_defaults() -> None:
             "moved_from: [old, Older]",
             "manifest.yaml:4:23: functions.greet.moved_from[1]: expected a slug: lower-case letters, ",
         ),
-        ("moved_from: 5", "manifest.yaml:4:17: functions.greet.moved_from: expected a list, got 5"),
+        ("moved_from: 5", "manifest.yaml:4:17: functions.greet.moved_from: expected text or a list, got 5"),
         ("moved_from: [old, old]", "manifest.yaml:4:17: functions.greet.moved_from: `old` is given in line 4 as well"),
         ("moved_from: greet", "manifest.yaml:4:17: functions.greet.moved_from: it is the function's own slug"),
         ("protectd: true", "manifest.yaml:4:5: functions.greet.protectd: unknown key"),
@@ -132,12 +132,21 @@ def test_an_entry_overrides_the_defaults() -> None:
             "watch: {ratio: 0%}",
             "manifest.yaml:4:20: functions.greet.watch.ratio: expected a percentage from 1% to ",
         ),
-        ("watch: {for: ' 10m '}", 'manifest.yaml:4:18: functions.greet.watch.for: expected another spelling, got " 10m "'),
-        ('watch: {for: "10m\\n"}', "manifest.yaml:4:18: functions.greet.watch.for: expected another spelling, got "),
-        ("watch: {for: \u0661\u0660m}", "manifest.yaml:4:18: functions.greet.watch.for: expected another spelling, got "),
-        ("watch: {ratio: ' 50% '}", "manifest.yaml:4:20: functions.greet.watch.ratio: expected another spelling, got "),
+        (
+            "watch: {for: ' 10m '}",
+            'manifest.yaml:4:18: functions.greet.watch.for: expected a duration such as 300ms, 20s or 5m, got " 10m "',
+        ),
+        (
+            'watch: {for: "10m\\n"}',
+            "manifest.yaml:4:18: functions.greet.watch.for: expected a duration such as 300ms, 20s or 5m, got ",
+        ),
+        (
+            "watch: {for: \u0661\u0660m}",
+            "manifest.yaml:4:18: functions.greet.watch.for: expected a duration such as 300ms, 20s or 5m, got ",
+        ),
+        ("watch: {ratio: ' 50% '}", "manifest.yaml:4:20: functions.greet.watch.ratio: expected a percentage such as 50%, got "),
         ("watch: {fr: 10m}", "manifest.yaml:4:13: functions.greet.watch.fr: unknown key"),
-        ("watch: true", "manifest.yaml:4:12: functions.greet.watch: expected a mapping, got true"),
+        ("watch: true", "manifest.yaml:4:12: functions.greet.watch: expected a mapping or false, got true"),
         (
             "checks: [{text: a, request: 1, expect: {}}]",
             "manifest.yaml:4:14: functions.greet.checks[0]: expected `request` or `text`, and both are given",
@@ -268,6 +277,20 @@ def test_a_misspelt_key_gets_a_suggestion(word: str, meant: str) -> None:
         ("{greet: {checks: [{expect: hi}]}}", "write `{text: …}`, with a part of the answer"),
         ("{greet: {checks: {expect: {}}}}", "checks are a list: begin each with `- `"),
         ("{greet: {watch: true}}", "write `{}` for a watch with the defaults"),
+        ("{greet: {watch: no}}", "write false, without quotes"),
+        ("{greet: {watch: yes}}", "write `{}` for a watch with the defaults"),
+        ("{greet: {runtime_config: {a: .5}}}", 'write 0.5, or quote it, if it is text: ".5"'),
+        ("{greet: {runtime_config: {a: +5}}}", 'write 5, or quote it, if it is text: "+5"'),
+        ("{greet: {runtime_config: {a: Yes}}}", 'write true, or quote it, if it is text: "Yes"'),
+        ("{greet: {runtime_config: {a: 010}}}", 'quote it: "010"'),
+        ("{greet: {description: .5}}", 'quote it: ".5"'),
+        ("{greet: {checks: [{expect: {}, timeout: .5}]}}", "write 0.5"),
+        ("{greet: {watch: {failures: '5'}}}", "write 5"),
+        ("{greet: , file: greet.js}", "indent `file` below the function that it belongs to"),
+        ("{greet: , deploy: false}", "indent `deploy` below the function that it belongs to"),
+        ("{greet: , public_endpoint: true}", "indent `public_endpoint` below the function that it belongs to"),
+        ("{greet: , secrets: {A: {env: A}}}", "indent `secrets` below the function that it belongs to"),
+        ("{greet: {API_TOKEN: {env: A}}}", "a secret stands below `secrets`, and is indented deeper"),
         ("{greet: greet.js}", "write `{file: …}`, with the path of its code"),
         ("{Greet_Me: {file: greet.js}}", "did you mean `greet-me`?"),
         ("[greet]", "write each function as a key, such as `greet:`, with its own keys below"),
@@ -276,8 +299,14 @@ def test_a_misspelt_key_gets_a_suggestion(word: str, meant: str) -> None:
 )
 def test_a_value_of_another_shape_gets_a_hint_how_it_is_written(functions: str, hint: str | None) -> None:
     """The commonest first mistakes, above all a secret's value in the manifest."""
-    (problem,) = problems_of(f"version: 1\nfunctions: {functions}\n")
-    assert problem.hint == hint
+    assert problems_of(f"version: 1\nfunctions: {functions}\n")[0].hint == hint
+
+
+def test_the_hint_for_a_secret_does_not_offer_a_name_that_is_none() -> None:
+    """Its name has a problem of its own."""
+    first, second = problems_of("version: 1\nfunctions: {greet: {secrets: {a-b: yes}}}\n")
+    assert first.hint == "did you mean `A_B`?"
+    assert second.hint == "write `{env: NAME}`, and replace a credential that git has seen"
 
 
 def test_all_manifest_problems_are_reported_at_once_in_order() -> None:
@@ -294,10 +323,30 @@ def test_all_manifest_problems_are_reported_at_once_in_order() -> None:
     assert problems[0].frame == "   1 | version: 2\n                ^"
 
 
-@pytest.mark.parametrize("version", ["", "version: '1'\n", "version: 1.0\n", "version: 99\n"])
-def test_an_unknown_manifest_version_is_refused(version: str) -> None:
+@pytest.mark.parametrize(
+    ("version", "hint"),
+    [
+        ("", "add `version: 1`"),
+        *((f"version: {text}\n", "write `version: 1`") for text in ("'1'", "1.0", "true", "yes", "0", "", "{}")),
+        ("version: 99\n", "a newer kapso-sync may know it"),
+    ],
+)
+def test_an_unknown_manifest_version_is_refused(version: str, hint: str) -> None:
     """A later version may have another meaning."""
-    assert problems_of(f"{version}functions: {{greet: {{}}}}\n")
+    assert problems_of(f"{version}functions: {{greet: {{}}}}\n")[0].hint == hint
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("...\n---\nversion: 1\n", "keep the first, remove `---`"),
+        ("...\nversion: 1\n", "keep the first, remove `...`"),
+        ("functions:\n  greet:\n    description: a: b\n", "quote a text that holds `: `, and indent a key as those beside it"),
+    ],
+)
+def test_a_text_that_is_no_yaml_gets_a_hint_how_it_is_mended(text: str, hint: str) -> None:
+    """The commonest mistake, above all: a colon in a text without quotes."""
+    assert problems_of(f"version: 1\n{text}")[-1].hint == hint
 
 
 def test_a_duplicate_name_or_moved_from_is_refused_with_both_lines() -> None:
