@@ -59,7 +59,7 @@ def parse_max_delete(value: object) -> MaxDelete:
     """Return a limit from ``25%`` or ``5``; raises ValueError."""
     if isinstance(value, MaxDelete):
         return value
-    match = re.fullmatch(r"(\d{1,6})(%?)", str(value).strip())
+    match = re.fullmatch("([0-9]{1,6})(%?)", str(value).strip())
     if match is None or (match[2] and not 1 <= int(match[1]) <= 100):
         raise ValueError("expected a number, or a percentage from 1% to 100%")
     return MaxDelete(int(match[1]), percent=bool(match[2]))

@@ -12,8 +12,8 @@ DURATION_PATTERN = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$"
 PERCENTAGE_PATTERN = "^[0-9]{1,3}%$"
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h|d))+")
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 
 
 def timestamp(moment: datetime) -> str:
@@ -33,7 +33,7 @@ def parse_duration(value: object) -> float:
 
 def parse_percentage(value: object) -> int:
     """Return the number of ``80%``, from 1 to 100; raises ValueError."""
-    match = re.fullmatch(r"(\d{1,3})%", str(value).strip())
+    match = re.fullmatch("([0-9]{1,3})%", str(value).strip())
     if match is None or not 1 <= int(match[1]) <= 100:
         raise ValueError("expected a percentage from 1% to 100%")
     return int(match[1])

@@ -45,12 +45,13 @@ MAX_NUMBER_DIGITS = 24
 Path = tuple[str | int, ...]
 """The path of a value: keys and indexes from the top."""
 
-NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
+NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
 CONSTANTS: dict[str, Json] = {"true": True, "false": False, "null": None, "": None}
 AMBIGUOUS = re.compile(
     r"(?i:true|false|yes|no|on|off|y|n|null|~)"  # booleans and nulls in some readers, text in others
     r"|[-+]?\d[\d_]*(?:\.[\d_]*)?(?:[eE][-+]?\d+)?|[-+]?\.\d[\d_]*|[-+]?\.(?i:inf|nan)"
-    r"|[-+]?0[xob][0-9a-fA-F_]+|[-+]?\d+(?::[0-5]?\d)+(?:\.\d*)?|\d{4}-\d\d?-\d\d?(?:[Tt ].*)?"
+    r"|[-+]?0[xob][0-9a-fA-F_]+|[-+]?\d+(?::[0-5]?\d)+(?:\.\d*)?|\d{4}-\d\d?-\d\d?(?:[Tt ].*)?",
+    re.ASCII,
 )
 
 

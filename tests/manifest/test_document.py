@@ -125,6 +125,12 @@ def test_a_manifest_that_is_not_a_mapping_is_refused(text: str) -> None:
     assert problems_of(text)
 
 
+def test_digits_of_other_scripts_are_text() -> None:
+    """As YAML and JSON have it; a list of Python's digits would make numbers of them."""
+    (entry,) = read(f"{HEAD}  greet: {{runtime_config: {{a: \u0665, b: 1\u0665, c: 15}}}}\n").entries
+    assert entry.fields == {"runtime_config": {"a": "\u0665", "b": "1\u0665", "c": 15}}
+
+
 def test_an_error_shows_the_line_with_a_caret() -> None:
     """Also for very long lines, and columns beyond them."""
     document = read_document("m.yaml", ("a: " + "x" * 500 + "\n").encode())

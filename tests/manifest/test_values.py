@@ -142,7 +142,7 @@ def test_an_entry_overrides_the_defaults() -> None:
         ),
         (
             "watch: {for: \u0661\u0660m}",
-            "manifest.yaml:4:18: functions.greet.watch.for: expected a duration such as 300ms, 20s or 5m, got ",
+            "manifest.yaml:4:18: functions.greet.watch.for: expected a duration from 1s to 24h",
         ),
         ("watch: {ratio: ' 50% '}", "manifest.yaml:4:20: functions.greet.watch.ratio: expected a percentage such as 50%, got "),
         ("watch: {fr: 10m}", "manifest.yaml:4:13: functions.greet.watch.fr: unknown key"),

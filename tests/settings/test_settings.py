@@ -39,6 +39,18 @@ def test_invalid_durations_are_refused(text: str) -> None:
         load(KAPSO_SYNC_DEPLOY_TIMEOUT=text)
 
 
+@pytest.mark.parametrize(
+    ("name", "digit", "unit"),
+    [("DEPLOY_TIMEOUT", "5", "m"), ("MAX_DELETE", "5", "%"), ("MAX_DELETE", "5", ""), ("CONCURRENCY", "5", "")],
+)
+def test_numbers_have_the_digits_0_to_9_alone(name: str, digit: str, unit: str) -> None:
+    """Python takes those of every script for digits."""
+    load(**{f"KAPSO_SYNC_{name}": f"{digit}{unit}"})
+    for other in ("\u0665", "\uff15", "\u096b"):
+        with pytest.raises(ConfigError, match=name):
+            load(**{f"KAPSO_SYNC_{name}": f"{other}{unit}"})
+
+
 def test_an_empty_variable_counts_as_not_set() -> None:
     """As compose files and CI write them; an empty listen address means no server."""
     empty = load(**dict.fromkeys(VARIABLES, ""))
