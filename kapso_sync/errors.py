@@ -99,6 +99,7 @@ class Problem:
     """One mistake in the source: its location, a message, and a hint how to fix it.
 
     ``code`` is a stable kebab-case name such as ``unknown-key``; ``frame`` shows the source lines around the location, if any.
+    ``count`` is the number of mistakes that it stands for, which is more than one where the others are not shown.
     """
 
     code: str
@@ -106,6 +107,7 @@ class Problem:
     location: Location | None = None
     hint: str | None = None
     frame: str | None = None
+    count: int = 1
 
     def __str__(self) -> str:
         """Return one line: ``file:line:column: message``."""
@@ -251,16 +253,17 @@ class InvalidSource(KapsoSyncError):
 
 
 MAX_PROBLEMS = 100
-"""Mistakes of one file that are shown: a small file can hold tens of thousands, and a person mends the first ones first."""
+"""Mistakes of one source that are shown: a small file can hold tens of thousands, and a person mends the first ones first."""
 
 
 def first_problems(problems: Sequence[Problem]) -> tuple[Problem, ...]:
     """Return the first `MAX_PROBLEMS` mistakes, and one more problem that counts the others, if there are others."""
-    more = len(problems) - MAX_PROBLEMS
-    if more <= 0:
+    shown, rest = problems[:MAX_PROBLEMS], problems[MAX_PROBLEMS:]
+    if not rest:
         return tuple(problems)
-    last = Problem("more-problems", f"and {more} more mistakes, which are not shown", None, "correct these first")
-    return (*problems[:MAX_PROBLEMS], last)
+    more = sum(problem.count for problem in rest)
+    text = f"and {more} more mistakes, which are not shown" if more > 1 else "and one more mistake, which is not shown"
+    return (*shown, Problem("more-problems", text, None, "correct these first", count=more))
 
 
 class ManifestInvalid(InvalidSource):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.fixtures import fixture_problems
 from kapso_sync.cli.runner import print_problems, run_to_end
-from kapso_sync.errors import ExitCode, Location, Notice, Problem, UsageError
+from kapso_sync.errors import ExitCode, Location, Notice, Problem, UsageError, first_problems
 from kapso_sync.model.json_values import Json
 from kapso_sync.plurals import counted
 from kapso_sync.visible import visible
@@ -34,7 +34,7 @@ def validate(context: CommandContext, args: ValidateArgs) -> int:
     async def work() -> int:
         report = await read_source(settings, context.event_bus(settings), types=args.types)
         broken = await fixture_problems(report.desired, report.files) if report.desired is not None else ()
-        report = replace(report, problems=context.shown([*report.problems, *broken]))
+        report = replace(report, problems=context.shown(first_problems([*report.problems, *broken])))
         if args.json:
             context.stdout().document(_document(report))
         else:
@@ -54,7 +54,7 @@ def _print(report: SourceReport, context: CommandContext, *, github: bool) -> No
         for notice in report.notices:
             place = f"{notice.location}: " if notice.location else ""
             errors.warning(f"{place}{notice.message}")
-    count = len(report.problems)
+    count = sum(problem.count for problem in report.problems)
     if count:
         context.stdout().line(f"{counted(count, 'problem')} found.", style="bold")
     elif report.desired is not None:

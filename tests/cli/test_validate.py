@@ -99,6 +99,21 @@ def test_validate_prints_github_annotations(faulty: Path) -> None:
 """)  # noqa: E501 - an annotation is one line
 
 
+@pytest.mark.parametrize("manifest", ["version: 1\nfunctions:\n  KEYS\n", "version: 1\nKEYS\n"])
+def test_validate_counts_all_problems_and_prints_the_first(tmp_path: Path, manifest: str) -> None:
+    """Thousands of entries without a file, as well as thousands of mistakes in the manifest."""
+    keys = "\n  ".join(f"k{number}: " for number in range(3000))
+    (tmp_path / "manifest.yaml").write_text(
+        manifest.replace("KEYS", keys if "functions" in manifest else keys.replace("  ", ""))
+    )
+    ran = kapso_sync("validate", str(tmp_path))
+    assert (ran.code, ran.out) == (65, "3000 problems found.\n")
+    assert ran.err.count("error: manifest.yaml:") == 100
+    assert "and 2900 more mistakes, which are not shown" in ran.err
+    for output in ("--json", "--github"):
+        assert len(kapso_sync("validate", str(tmp_path), output).out) < 100_000
+
+
 def test_a_broken_manifest_is_a_github_annotation(faulty: Path) -> None:
     """It is then the only one."""
     (faulty / "manifest.yaml").write_text("version: 1\nfunctions:\n  greet:\n    fil: x.js\n")
