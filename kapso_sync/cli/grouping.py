@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeVar
 
@@ -19,9 +18,12 @@ def group_by(items: Iterable[_T], key: Callable[[_T], Hashable]) -> list[list[_T
 
 
 def shared_hints(items: Iterable[_T], hint: Callable[[_T], str | None]) -> tuple[str, ...]:
-    """Return the hints that more than one item has, in order; they are printed once, at the end."""
-    counts = Counter(found for item in items if (found := hint(item)))
-    return tuple(text for text, count in counts.items() if count > 1)
+    """Return the hint that all of several items have, to be printed once, at the end; nothing unless all have the same.
+
+    At the end it seems to belong to every item, so one that only some of them have is printed below each of those.
+    """
+    first, *others = [hint(item) for item in items] or [None]
+    return (first,) if first and others and all(other == first for other in others) else ()
 
 
 _PLACE = re.compile(r"(\S+?:\d+(?::\d+)?): ")

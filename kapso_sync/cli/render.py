@@ -57,7 +57,7 @@ def print_plan(console: Console, plan: Plan, advise: Advise = as_it_is) -> None:
     deletions = [step for step in plan.steps if _deletes(step)]
     others = [step for step in plan.steps if not isinstance(step, NoChange) and not _deletes(step)]
     groups, last = group_by(others, _same_in_plan), group_by(deletions, _same_in_plan)
-    shared = shared_hints([*groups, *last], _hint_of_steps)
+    shared = shared_hints(filter(_hint_of_steps, [*groups, *last]), _hint_of_steps)
     for group in groups:
         _print_steps(console, group, shared)
     if last:
@@ -210,7 +210,7 @@ def print_report(console: Console, report: Report, advise: Advise = as_it_is) ->
     """
     outcomes = [outcome for outcome in report.outcomes if outcome.result is not Result.UNCHANGED]
     groups = group_by(sorted(outcomes, key=lambda outcome: outcome.result is not Result.DONE), _same_in_report)
-    shared = shared_hints(groups, _hint_of_outcomes)
+    shared = shared_hints(filter(_hint_of_outcomes, groups), _hint_of_outcomes)
     for group in groups:
         if group[0].result is Result.DONE:
             _print_done(console, group, advise)

@@ -103,7 +103,7 @@ def print_error(error: KapsoSyncError) -> ExitCode:
 def print_problems(console: Console, problems: Sequence[Problem]) -> None:
     """Print problems of the source, with their lines of code; what is the same for several of them is printed once."""
     groups = group_by(problems, lambda problem: (problem.message, problem.hint))
-    shared = shared_hints(groups, lambda group: group[0].hint)
+    shared = shared_hints([group for group in groups if group[0].count == 1], lambda group: group[0].hint)
     for group in groups:
         first = group[0]
         if len(group) == 1:

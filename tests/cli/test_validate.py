@@ -43,6 +43,19 @@ warning: broken.js:3:11: the handler never returns anything; it must return a `R
 """)
 
 
+def test_a_hint_is_printed_below_each_problem_that_it_is_for(tmp_path: Path) -> None:
+    """Once at the end only if all problems have it."""
+    start, hint = (
+        "version: 1\nfunctions:\n  a: {deploy: no}\n  b: {deploy: no}\n",
+        "hint: write true or false, without quotes\n",
+    )
+    for more, hints in (("", 1), ("  c: {colour: red}\n", 2), ("  c: {public_endpoint: maybe}\n", 2)):
+        (tmp_path / "manifest.yaml").write_text(start + more)
+        ran = kapso_sync("validate", str(tmp_path))
+        assert ran.err.count(hint) == hints
+        assert ran.err.endswith(hint) is (not more)
+
+
 def test_validate_json_has_file_line_and_column(faulty: Path) -> None:
     """For problems and warnings alike."""
     document = kapso_sync("validate", str(faulty), "--json").document
