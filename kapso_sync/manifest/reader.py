@@ -243,7 +243,7 @@ class _Assembly:
 
     def _add(self, slug: str, file: str, values: Mapping[str, object], places: _Places) -> None:
         location = places.of("file")
-        problem = file_problem(slug, file, self._index, location)
+        problem = file_problem(slug, file, self._index, location) or _public_problem(slug, values, places)
         if problem is None and file in self._twins:
             others = ", ".join(self._twins[file])
             text = f"functions.{slug}: {file} and {others} differ only by case or Unicode form"
@@ -341,6 +341,14 @@ def _notices(entry: Entry, places: _Places) -> Iterator[Notice]:
         if isinstance(source, PlainSecret) and CREDENTIAL.search(canonical_json(source.value)):
             text = f"functions.{entry.slug}.secrets.{name}: the value looks like a credential; use `env` or `file`"
             yield Notice("credential-value", text, places.of("secrets", name))
+
+
+def _public_problem(slug: str, values: Mapping[str, object], places: _Places) -> Problem | None:
+    """Return why a function cannot be public, or None; Kapso refuses it with a 422. Source: Kapso's public documentation."""
+    if values.get("function_type") != "supabase_function" or values.get("public_endpoint") is not True:
+        return None
+    text = f"functions.{slug}.public_endpoint: a supabase_function cannot be called without an API key"
+    return Problem("public-endpoint", text, places.of("public_endpoint"), "remove it, or make it a cloudflare_worker")
 
 
 def _text_notices(slug: str, values: Mapping[str, object], places: _Places) -> Iterator[Notice]:

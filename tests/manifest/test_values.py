@@ -22,7 +22,7 @@ from tests.manifest.folder import CODE, entry_of, problems_of, read, said_of
 def test_every_manifest_field_is_read() -> None:
     """The manifest of the documentation, field by field."""
     entry = entry_of(
-        "file: greet.js\nname: Greet\ndescription: Says hello.\nfunction_type: supabase_function\n"
+        "file: greet.js\nname: Greet\ndescription: Says hello.\nfunction_type: cloudflare_worker\n"
         "invoke_response_mode: wrapped\npublic_endpoint: true\nruntime_config: {timeout: 30, deep: [1, null]}\n"
         "contract: module\ndeploy: false\nprotected: true\ndrift: report\nmoved_from: old-greet\n"
         "secrets:\n  A: {env: A_VAR}\n  B: {file: tls/cert}\n  C: {value: '0.19'}\n"
@@ -32,15 +32,26 @@ def test_every_manifest_field_is_read() -> None:
     assert entry.fields == {
         "name": "Greet",
         "description": "Says hello.",
-        "function_type": "supabase_function",
+        "function_type": "cloudflare_worker",
         "invoke_response_mode": "wrapped",
         "public_endpoint": True,
         "runtime_config": {"timeout": 30, "deep": [1, None]},
     }
     assert (entry.contract, entry.deploy, entry.protected, entry.drift) == (Contract.MODULE, False, True, DriftPolicy.REPORT)
-    assert entry.function_type is FunctionType.SUPABASE_FUNCTION
+    assert entry.function_type is FunctionType.CLOUDFLARE_WORKER
     assert entry.secrets == {"A": EnvSecret("A_VAR"), "B": FileSecret("tls/cert"), "C": PlainSecret("0.19")}
     assert entry.checks == (Check({"ping": True}, 200, {"ok": True}),)
+
+
+def test_a_function_that_cannot_be_public_is_broken() -> None:
+    """Kapso would refuse it, wherever the two keys stand: validate says so. The control: each of them alone is fine."""
+    public = read("version: 1\ndefaults: {public_endpoint: true}\nfunctions:\n  greet: {function_type: supabase_function}\n")
+    (problem,) = public.broken["greet"]
+    assert str(problem) == (
+        "manifest.yaml:2:29: functions.greet.public_endpoint: a supabase_function cannot be called without an API key"
+    )
+    for lines in ("function_type: supabase_function", "public_endpoint: true", "function_type: cloudflare_worker"):
+        assert entry_of(lines).slug == "greet"
 
 
 def test_a_value_is_quoted_only_behind_what_was_expected_of_it() -> None:
