@@ -11,6 +11,7 @@ from kapso_sync.daemon.lease_notes import ReplicaRequest
 from kapso_sync.daemon.service import DaemonService
 from kapso_sync.daemon.settings_reload import SettingsReloader
 from kapso_sync.daemon.triggers import Trigger
+from kapso_sync.model.events import WebhookRefused
 from kapso_sync.model.function_view import BackupView, FunctionRecord, InvocationsView
 from kapso_sync.model.policies import PassOverrides
 from kapso_sync.model.status import DaemonStatus, FunctionStatus
@@ -136,6 +137,10 @@ class DaemonController:
     async def request_after_push(self) -> None:
         """Request a pass because of a push, here or at the leader. Raises `LeaseError`."""
         await self._service.request(ReplicaRequest(Trigger.WEBHOOK))
+
+    def push_refused(self, refused: WebhookRefused) -> None:
+        """Report that a push was refused."""
+        self._service.push_refused(refused)
 
     def look_for_changes(self) -> None:
         """Look at the source, here, and reconcile only if it has changed."""

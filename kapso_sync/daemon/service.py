@@ -221,6 +221,8 @@ class DaemonService:
 
     def listen(self, event: events.Event) -> None:
         """Handle the events of a pass that the service needs; each one shows that the pass is alive."""
+        if isinstance(event, events.WebhookRefused):
+            return  # a stranger's request says nothing about the pass
         if self.loop is not None:
             self.loop.show_life()
         match event:
@@ -242,6 +244,10 @@ class DaemonService:
     def _wake_watches(self) -> None:
         if self._watches is not None:
             self._watches.wake()
+
+    def push_refused(self, refused: events.WebhookRefused) -> None:
+        """Report that a push was refused."""
+        self._emit(refused)
 
     def look_for_changes(self) -> None:
         """Look at the source, and reconcile only if it has changed."""

@@ -593,6 +593,29 @@ class TriggerReceived(Event, name="trigger.received", level=Level.DEBUG):
     trigger: str
 
 
+class WebhookRefusal(enum.StrEnum):
+    """Why a push to the webhook is refused, as logs and metrics have it."""
+
+    NO_SIGNATURE = "no_signature"
+    WRONG_SIGNATURE = "wrong_signature"
+    WRONG_TIME = "wrong_time"
+    UNUSABLE_SECRET = "unusable_secret"  # noqa: S105 - a word for a metric
+    UNREADABLE = "unreadable"
+    TOO_LARGE = "too_large"
+
+
+class WebhookRefused(Event, name="webhook.refused", level=Level.WARNING):
+    """A push to the webhook was refused; logged once in 5 minutes for each ``reason``, and counted each time in the metrics.
+
+    Anybody who reaches the server can cause it. ``peer`` is the address that the request came from, maybe that of a proxy.
+    """
+
+    reason: str
+    error: str
+    peer: str | None = None
+    hint: str | None = None
+
+
 class Suspended(Event, name="suspended", level=Level.WARNING):
     """Nothing is written until somebody resumes, or until ``until``."""
 

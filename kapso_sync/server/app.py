@@ -24,6 +24,7 @@ from starlette.types import Receive, Scope, Send
 from kapso_sync.aio import first_of
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model.clock import Clock
+from kapso_sync.model.events import WebhookRefusal, WebhookRefused
 from kapso_sync.model.policies import PassOverrides
 from kapso_sync.model.status import Role
 from kapso_sync.server.access import HEADERS, Access, FramingCheck, HostCheck, Json, SafeHeaders, encode_json, error
@@ -37,6 +38,13 @@ from kapso_sync.server.views import PageViews
 
 MAX_SUSPENSION = 365 * 86400
 _YES = ("1", "true")
+
+_REFUSAL_HINTS = {
+    WebhookRefusal.NO_SIGNATURE: "set the secret of KAPSO_SYNC_WEBHOOK_SECRET at the git host's webhook",
+    WebhookRefusal.WRONG_SIGNATURE: "the git host's webhook must have the secret of KAPSO_SYNC_WEBHOOK_SECRET",
+    WebhookRefusal.WRONG_TIME: "set the clock of this machine",
+    WebhookRefusal.UNUSABLE_SECRET: "set KAPSO_SYNC_WEBHOOK_SECRET to the secret of the git host's webhook",
+}
 
 STATIC = Path(__file__).with_name("static")
 
@@ -196,17 +204,20 @@ class _Server:
         """Handle a push: request a pass, and answer before any work is done."""
         try:
             secret = self.control.webhook_secret()
-        except KapsoSyncError:
-            return error(503, "the webhook's secret cannot be read at the moment")
+        except KapsoSyncError as problem:
+            answer = Refused(503, "the webhook's secret cannot be read at the moment", WebhookRefusal.UNUSABLE_SECRET)
+            return self._refuse_push(request, answer, problem)
         if not secret:
             return error(404, "no webhook is configured")
         body = await self.bodies.read(request)
         if isinstance(body, Response):
+            if body.status_code == 413:
+                self._refuse_push(request, Refused(413, "the body is larger than 1 MiB", WebhookRefusal.TOO_LARGE))
             return body
         headers = {name.lower(): value for name, value in request.headers.items()}
         verdict = read_hook(headers, body, secret, self.clock.now().timestamp())
         if isinstance(verdict, Refused):
-            return error(verdict.status, verdict.reason)
+            return self._refuse_push(request, verdict)
         if isinstance(verdict, Ping):
             return Json({"pong": True})
         delivery = verdict.delivery or uuid.uuid4().hex
@@ -226,6 +237,13 @@ class _Server:
             self.replays.forget(body)  # The leader was not told: the same push, sent again, is no replay.
             raise
         return Json({"delivery": delivery}, 202)
+
+    def _refuse_push(self, request: Request, refused: Refused, problem: KapsoSyncError | None = None) -> Response:
+        """Report a push that is refused, for this problem of ours if there is one, and return the answer to it."""
+        peer = request.client.host if request.client is not None else None
+        told, hint = (refused.reason, _REFUSAL_HINTS.get(refused.kind)) if problem is None else (problem.message, problem.hint)
+        self.control.push_refused(WebhookRefused(reason=str(refused.kind), error=told, peer=peer, hint=hint))
+        return error(refused.status, refused.reason)
 
     async def reconcile(self, request: Request) -> Response:
         """Request a pass; ``?retry=SLUG`` and its like are `PassOverrides`, and ``?wait=1`` answers when the pass has ended.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from kapso_sync.model.events import WebhookRefused
 from kapso_sync.model.function_view import BackupView, FunctionRecord, InvocationsView
 from kapso_sync.model.policies import PassOverrides
 from kapso_sync.model.status import DaemonStatus, FunctionStatus
@@ -67,6 +68,10 @@ class DaemonControl(Protocol):
 
     async def request_after_push(self) -> None:
         """Request a pass because of a push. Raises `LeaseError` if the leader cannot be told."""
+        ...
+
+    def push_refused(self, refused: WebhookRefused) -> None:
+        """Report that a push was refused."""
         ...
 
     def look_for_changes(self) -> None:

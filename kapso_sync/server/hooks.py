@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
 
+from kapso_sync.model.events import WebhookRefusal
 from kapso_sync.urls import is_same_path, parse_remote
 
 TIMESTAMP_TOLERANCE = 300.0
@@ -22,10 +23,11 @@ Headers = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The request is not authentic, or not a readable push: the status to answer with, and the reason."""
+    """The request is not authentic, or not a readable push: the status to answer with, the reason, and its kind."""
 
     status: int
     reason: str
+    kind: WebhookRefusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +64,11 @@ def read_hook(headers: Headers, body: bytes, secret: str, now: float) -> Refused
     ``headers`` are by lower-case name, read as Latin-1. ``secret`` must not be empty: anybody can sign with nothing.
     """
     if not secret:
-        return Refused(404, "no webhook is configured")
+        return Refused(404, "no webhook is configured", WebhookRefusal.UNUSABLE_SECRET)
     key = secret.encode("utf-8")
     problem = _signature_problem(headers, body, key, now)
     if problem is not None:
-        return Refused(401, problem)
+        return problem
     delivery = _delivery(headers)
     event = _event(headers)
     if event in ("ping", "diagnostics:ping"):
@@ -84,60 +86,65 @@ _SYSTEM_PUSHES = frozenset({"push", "tag_push", "repository_update"})
 """GitLab's system hooks share one event header."""
 
 
-def _signature_problem(headers: Headers, body: bytes, key: bytes, now: float) -> str | None:
+_WRONG = Refused(401, "wrong signature", WebhookRefusal.WRONG_SIGNATURE)
+
+
+def _signature_problem(headers: Headers, body: bytes, key: bytes, now: float) -> Refused | None:
     """Return why the signature is refused, or None; a provider's own header is checked before the generic one."""
     for header, check in _CHECKS.items():
         if header in headers:
             return check(headers, headers[header], body, key, now)
-    return "no signature"
+    return Refused(401, "no signature", WebhookRefusal.NO_SIGNATURE)
 
 
-def _hub256(_headers: Headers, value: str, body: bytes, key: bytes, _now: float) -> str | None:
+def _hub256(_headers: Headers, value: str, body: bytes, key: bytes, _now: float) -> Refused | None:
     prefix, _, given = value.partition("=")
-    return _same(given, hmac.new(key, body, hashlib.sha256).hexdigest()) if prefix == "sha256" else "only sha256= is accepted"
+    if prefix != "sha256":
+        return Refused(401, "only sha256= is accepted", WebhookRefusal.WRONG_SIGNATURE)
+    return _same(given, hmac.new(key, body, hashlib.sha256).hexdigest())
 
 
-def _bare(_headers: Headers, value: str, body: bytes, key: bytes, _now: float) -> str | None:
+def _bare(_headers: Headers, value: str, body: bytes, key: bytes, _now: float) -> Refused | None:
     return _same(value, hmac.new(key, body, hashlib.sha256).hexdigest())
 
 
-def _generic(_headers: Headers, value: str, body: bytes, key: bytes, _now: float) -> str | None:
+def _generic(_headers: Headers, value: str, body: bytes, key: bytes, _now: float) -> Refused | None:
     prefix, _, given = value.partition("=")
     digests: Mapping[str, Callable[..., Any]] = {"sha256": hashlib.sha256, "sha512": hashlib.sha512}
     if prefix not in digests:
-        return "only sha256= and sha512= are accepted"
+        return Refused(401, "only sha256= and sha512= are accepted", WebhookRefusal.WRONG_SIGNATURE)
     return _same(given, hmac.new(key, body, digests[prefix]).hexdigest())
 
 
-def _token(_headers: Headers, value: str, _body: bytes, key: bytes, _now: float) -> str | None:
+def _token(_headers: Headers, value: str, _body: bytes, key: bytes, _now: float) -> Refused | None:
     return _same(value, key)
 
 
-def _timed(headers: Headers, value: str, body: bytes, key: bytes, now: float) -> str | None:
+def _timed(headers: Headers, value: str, body: bytes, key: bytes, now: float) -> Refused | None:
     """Check a signature of GitLab by the Standard Webhooks specification; a header may hold several signatures."""
     stamp, identity = headers.get("webhook-timestamp", ""), headers.get("webhook-id", "")
     if not (stamp.isascii() and stamp.isdigit() and len(stamp) < 12):
-        return "no timestamp"
+        return Refused(401, "no timestamp", WebhookRefusal.WRONG_TIME)
     if abs(now - int(stamp)) > TIMESTAMP_TOLERANCE:
-        return "the timestamp is too far from now"
+        return Refused(401, "the timestamp is too far from now", WebhookRefusal.WRONG_TIME)
     text = key.decode("utf-8")
     try:
         raw = base64.b64decode(text.removeprefix("whsec_"), validate=True) if text.startswith("whsec_") else key
     except ValueError:
-        return "the secret is not a whsec_ key"
+        return Refused(401, "the secret is not a whsec_ key", WebhookRefusal.UNUSABLE_SECRET)
     signed = _sent(identity) + f".{stamp}.".encode("ascii") + body
     wanted = base64.b64encode(hmac.new(raw, signed, hashlib.sha256).digest()).decode("ascii")
     given = [part.partition(",") for part in value.split()]
     problems = [_same(signature, wanted) for version, _, signature in given if version == "v1"]
-    return None if None in problems else "wrong signature"
+    return None if None in problems else _WRONG
 
 
-def _same(given: str, wanted: str | bytes) -> str | None:
+def _same(given: str, wanted: str | bytes) -> Refused | None:
     """Compare in constant time, as bytes: the library refuses text beyond ASCII."""
     expected = wanted.encode("utf-8") if isinstance(wanted, str) else wanted
     if not given:
-        return "an empty signature"
-    return None if hmac.compare_digest(_sent(given), expected) else "wrong signature"
+        return Refused(401, "an empty signature", WebhookRefusal.NO_SIGNATURE)
+    return None if hmac.compare_digest(_sent(given), expected) else _WRONG
 
 
 def _sent(value: str) -> bytes:
@@ -148,7 +155,7 @@ def _sent(value: str) -> bytes:
         return value.encode("utf-8", "surrogatepass")
 
 
-_CHECKS: Mapping[str, Callable[[Headers, str, bytes, bytes, float], str | None]] = {
+_CHECKS: Mapping[str, Callable[[Headers, str, bytes, bytes, float], Refused | None]] = {
     "x-hub-signature-256": _hub256,
     "webhook-signature": _timed,
     "x-gitlab-token": _token,
@@ -188,14 +195,25 @@ def _payload(headers: Headers, body: bytes) -> Mapping[str, Any] | Refused:
         # GitHub's and Gitea's forms offer both kinds; the signature is over the body as it was sent. curl says
         # form of whatever it sends.
         form = headers.get("content-type", "").split(";")[0].strip().lower() == "application/x-www-form-urlencoded"
-        if form and not body.lstrip().startswith(b"{"):
-            text = parse_qs(body.decode("ascii"), strict_parsing=True, max_num_fields=10).get("payload", [""])[0]
+        if form and not body.lstrip().startswith((b"{", b"[")):
+            text = _form_payload(body)
+            if text is None:
+                return Refused(400, "the form has no field `payload`, and is not JSON", WebhookRefusal.UNREADABLE)
         else:
             text = body.decode("utf-8")
         payload = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
-        return Refused(400, "the payload is not JSON")
-    return payload if isinstance(payload, dict) else Refused(400, "the payload is not a JSON object")
+        return Refused(400, "the payload is not JSON", WebhookRefusal.UNREADABLE)
+    return payload if isinstance(payload, dict) else Refused(400, "the payload is not a JSON object", WebhookRefusal.UNREADABLE)
+
+
+def _form_payload(body: bytes) -> str | None:
+    """Return the field `payload` of a form, or None if this is not a form that has one."""
+    try:
+        fields = parse_qs(body.decode("ascii"), strict_parsing=True, max_num_fields=10)
+    except ValueError:
+        return None
+    return fields.get("payload", [None])[0]
 
 
 def _no_constant(name: str) -> None:

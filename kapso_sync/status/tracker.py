@@ -117,6 +117,8 @@ class StatusTracker:
                 if event.rate_limit is not None and event.rate_remaining is not None:
                     self._budget = RateLimit(event.rate_limit, event.rate_remaining)
                 return
+            case events.WebhookRefused():
+                return  # anybody can send them, and would push everything else off the page
             case events.SourceChanged() | events.SourceUnchanged():
                 self._note_revision(event)
             case events.DeployStarted():

@@ -41,7 +41,7 @@ class EventBus:
     def configure(self, settings: LogSettings) -> None:
         """Use these log settings from now on."""
         log = LogListener(settings, self._stream, self._clock, self.redactor)
-        self._log = (log.notice, DeduplicatingLog(log.write)) if self._quiet else (log,)
+        self._log = (log.notice, DeduplicatingLog(log.write, self._clock)) if self._quiet else (log,)
 
     def add(self, *listeners: events.Listener) -> None:
         """Add listeners, which are called after the log."""

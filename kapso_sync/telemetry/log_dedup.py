@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kapso_sync.model import events
+from kapso_sync.model.clock import Clock
 from kapso_sync.model.events import Event, Level
 
 Log = Callable[[Event, Level], None]
@@ -32,6 +33,9 @@ _REPEATED_WHILE_TRUE = (
 _NO_END_LOGGED = (events.PlanNotice, events.DriftDetected, events.PrunePending)
 """The end of these is not logged."""
 
+REFUSAL_INTERVAL = 300.0
+"""Least time in seconds between two lines about refused pushes of one reason: anybody can send them."""
+
 _UNEVENTFUL = frozenset({"plan.computed", "reconcile.finished", "source.unchanged", "reconcile.started", "trigger.received"})
 
 
@@ -48,13 +52,18 @@ class DeduplicatingLog:
     A pass in which nothing happened is one debug line; a lasting failure is logged when it begins, changes and ends.
     """
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, clock: Clock) -> None:
         self._log = log
+        self._clock = clock
         self._held: list[Event] | None = None
         self._lasting: dict[tuple[object, ...], _OngoingEvent] = {}
+        self._refusals: dict[str, float] = {}
 
     def __call__(self, event: Event) -> None:
         """Log the event, keep it until it is known whether the pass is worth a line, or drop it."""
+        if isinstance(event, events.WebhookRefused):
+            self._log_refusal(event)
+            return
         if isinstance(event, events.ReconcileStarted):
             self._held = []
             for lasting in self._lasting.values():
@@ -66,6 +75,14 @@ class DeduplicatingLog:
             self._log_or_hold(event)
         if isinstance(event, events.ReconcileFinished | events.ReconcileFailed):
             self._end_pass(whole=isinstance(event, events.ReconcileFinished))
+
+    def _log_refusal(self, event: events.WebhookRefused) -> None:
+        """Log a refused push, which belongs to no pass, unless one of the same reason was logged a short time ago."""
+        now = self._clock.monotonic()
+        last = self._refusals.get(event.reason)
+        if last is None or now - last >= REFUSAL_INTERVAL:
+            self._refusals[event.reason] = now
+            self._log(event, event.level)
 
     def _log_or_hold(self, event: Event) -> None:
         if isinstance(event, events.ApiRetry) and self._outage():

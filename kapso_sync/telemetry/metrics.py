@@ -26,6 +26,9 @@ class Metrics:
         self._watches = Counter(
             "kapso_sync_watch_total", "Watches after deployments, by how they ended", ["result"], registry=registry
         )
+        self._webhooks_refused = Counter(
+            "kapso_sync_webhooks_refused_total", "Pushes to the webhook that were refused", ["reason"], registry=registry
+        )
         # Where a count begins with its first event, a query sees no increase in it.
         for result in ("success", "failed", "error"):
             self._reconciles.labels(result)
@@ -33,6 +36,8 @@ class Metrics:
             self._deploys.labels(result)
         for result in ("passed", "failed", "inconclusive"):
             self._watches.labels(result)
+        for reason in events.WebhookRefusal:
+            self._webhooks_refused.labels(str(reason))
         self._reconcile_seconds = Histogram(
             "kapso_sync_reconcile_duration_seconds", "How long passes take", buckets=_SECONDS, registry=registry
         )
@@ -101,6 +106,8 @@ class Metrics:
                 self._called(event)
             case events.TriggerReceived():
                 self._triggers.labels(event.trigger).inc()
+            case events.WebhookRefused():
+                self._webhooks_refused.labels(event.reason).inc()
             case _:
                 pass
 

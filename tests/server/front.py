@@ -12,6 +12,7 @@ import httpx
 from starlette.routing import Route
 
 from kapso_sync.errors import KapsoSyncError
+from kapso_sync.model.events import WebhookRefused
 from kapso_sync.model.function_view import BackupView, FunctionRecord, InvocationsView
 from kapso_sync.model.policies import PassOverrides
 from kapso_sync.model.status import DaemonStatus, FunctionStatus
@@ -39,6 +40,7 @@ class DaemonStub:
     renderings: int = 0
     triggers: list[str] = field(default_factory=list)
     overrides: PassOverrides = field(default_factory=PassOverrides)
+    refusals: list[WebhookRefused] = field(default_factory=list)
     suspensions: list[tuple[str, float | None]] = field(default_factory=list)
     failure: KapsoSyncError | None = None
     defect: Exception | None = None
@@ -131,6 +133,9 @@ class Control:
         if self.stub.unreachable is not None:
             raise self.stub.unreachable
         self.stub.triggers.append("webhook")
+
+    def push_refused(self, refused: WebhookRefused) -> None:
+        self.stub.refusals.append(refused)
 
     def look_for_changes(self) -> None:
         self.stub.triggers.append("look")

@@ -252,6 +252,24 @@ async def test_without_a_usable_webhook_secret_the_hook_endpoint_is_closed(stub:
     assert stub.triggers == []
 
 
+async def test_each_refused_push_is_reported_and_no_other(stub: DaemonStub, client: httpx.AsyncClient) -> None:
+    """With a word of few for the reason, the sender's address, and of an unusable secret what is wrong with it."""
+    assert (await client.post("/hooks/git", content=BODY, headers=SIGNED)).status_code == 202
+    assert stub.refusals == []
+    for headers, body in (
+        ({}, BODY),
+        ({"X-Hub-Signature-256": "sha256=00"}, BODY),
+        ({"X-Signature": f"sha256={hexed(b'[1]')}"}, b"[1]"),
+        (SIGNED, b"x" * 1024 * 1025),
+    ):
+        await client.post("/hooks/git", content=body, headers=headers)
+    stub.failure = ConfigError("KAPSO_SYNC_WEBHOOK_SECRET_FILE cannot be read", hint="mount it")
+    await client.post("/hooks/git", content=BODY, headers=SIGNED)
+    reasons = ["no_signature", "wrong_signature", "unreadable", "too_large", "unusable_secret"]
+    assert [(refused.reason, refused.peer) for refused in stub.refusals] == [(reason, "127.0.0.1") for reason in reasons]
+    assert (stub.refusals[-1].error, stub.refusals[-1].hint) == ("KAPSO_SYNC_WEBHOOK_SECRET_FILE cannot be read", "mount it")
+
+
 async def test_non_ascii_secrets_are_compared_as_bytes(stub: DaemonStub, client: httpx.AsyncClient) -> None:
     """The header's bytes count as they were sent, however a library decodes them."""
     stub.secret = "clé-ключ"

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kapso_sync.model.events import WebhookRefusal
 from kapso_sync.server.hooks import Ignored, Ping, Push, Refused, concerns, read_hook
 
 SECRET = "the-webhook-secret"
@@ -79,8 +80,8 @@ def test_a_webhook_without_a_signature_is_refused() -> None:
     """The old SHA-1 beside an empty new one, as some providers send it, is refused too."""
     for headers in ({}, {"x-github-event": "ping"}, {"x-hub-signature": f"sha1={hexed(BODY, kind='sha1')}"}):
         assert read_hook(headers, BODY, SECRET, NOW) in (
-            Refused(401, "no signature"),
-            Refused(401, "only sha256= is accepted"),
+            Refused(401, "no signature", WebhookRefusal.NO_SIGNATURE),
+            Refused(401, "only sha256= is accepted", WebhookRefusal.WRONG_SIGNATURE),
         )
 
 
@@ -138,6 +139,22 @@ def test_a_form_encoded_webhook_is_accepted() -> None:
     assert verdict.refs == ("refs/heads/main",)
     for broken in (b"", b"payload=%7B", b"other=1", b"&".join([b"a=1"] * 50), b"\xff"):
         assert isinstance(read_hook({"x-signature": f"sha256={hexed(broken)}", **form}, broken, SECRET, NOW), Refused)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"[1]", "the payload is not a JSON object"),
+        (b"payload=[1]", "the payload is not a JSON object"),
+        (b"payload={", "the payload is not JSON"),
+        (b"other=1", "the form has no field `payload`, and is not JSON"),
+        (b"null", "the form has no field `payload`, and is not JSON"),
+    ],
+)
+def test_a_form_that_cannot_be_read_is_refused_for_what_is_wrong_with_it(body: bytes, reason: str) -> None:
+    """A form's content type holds for JSON as well, as curl sends it."""
+    headers = {"x-signature": f"sha256={hexed(body)}", "content-type": "application/x-www-form-urlencoded"}
+    assert read_hook(headers, body, SECRET, NOW) == Refused(400, reason, WebhookRefusal.UNREADABLE)
 
 
 def test_a_json_webhook_with_a_form_content_type_is_accepted() -> None:

@@ -452,6 +452,14 @@ def test_the_last_events_are_kept_newest_first(board: StatusTracker) -> None:
     assert (status.budget.limit, status.budget.remaining) == (100, 42)
 
 
+def test_refused_pushes_push_no_event_off_the_page(board: StatusTracker) -> None:
+    """Anybody who reaches the server can send them; the log and the metrics have them."""
+    board(events.DeploySucceeded(slug="greet", duration_ms=1000))
+    for number in range(30):
+        board(events.WebhookRefused(reason="wrong_signature", error="wrong signature", peer=f"10.0.0.{number}"))
+    assert [event.event for event in board.status().events] == ["deploy.succeeded"]
+
+
 def test_a_repeated_failure_is_one_of_the_last_events(board: StatusTracker, clock: VirtualClock) -> None:
     """Otherwise an hour's outage would push out all others; successes may be listed twice."""
     for number in range(30):
@@ -540,6 +548,7 @@ def test_metrics_have_the_documented_names_and_values(board: StatusTracker) -> N
         events.ApiCalled(method="GET", route="/functions", status=200, duration_ms=5, rate_limit=100, rate_remaining=42),
         events.ApiCalled(method="GET", route="/functions", status=None, duration_ms=5),
         events.TriggerReceived(trigger="webhook"),
+        events.WebhookRefused(reason="wrong_signature", error="wrong signature", peer="10.0.0.1"),
         events.WatchFailed(slug="new", error="no"),
         events.ReconcileFailed(error="x", error_type="X"),
     ):
@@ -561,6 +570,7 @@ def test_metrics_have_the_documented_names_and_values(board: StatusTracker) -> N
     assert samples["kapso_sync_api_rate_limit_remaining",] == 42
     assert samples["kapso_sync_api_requests_total", "/functions", "GET", "none"] == 1
     assert samples["kapso_sync_triggers_total", "webhook"] == 1
+    assert [samples["kapso_sync_webhooks_refused_total", reason] for reason in ("wrong_signature", "too_large")] == [1, 0]
     assert samples["kapso_sync_source_info", "c0ffee"] == 1
     assert samples["kapso_sync_reconcile_total", "error"] == 1
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from kapso_sync.model import events
 from kapso_sync.model.events import Event, Level
-from kapso_sync.telemetry.log_dedup import DeduplicatingLog
+from kapso_sync.telemetry.log_dedup import REFUSAL_INTERVAL, DeduplicatingLog
+from tests.clock import VirtualClock
 
 STARTED = events.ReconcileStarted(trigger="interval")
 SAME = events.SourceUnchanged(revision="c0ffee")
@@ -23,7 +24,8 @@ class Reader:
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, str]] = []
-        self.log = DeduplicatingLog(lambda event, level: self.lines.append((event.name, str(level))))
+        self.clock = VirtualClock()
+        self.log = DeduplicatingLog(lambda event, level: self.lines.append((event.name, str(level))), self.clock)
 
     def read(self, *told: Event) -> list[tuple[str, str]]:
         self.lines.clear()
@@ -70,6 +72,25 @@ def test_an_api_outage_of_an_hour_is_two_log_lines() -> None:
     lines = [line for _ in range(60) for line in reader.read(STARTED, down)]
     lines += reader.read(STARTED, SAME, PLANNED, finished(unchanged=5))
     assert [line for line in lines if line[1] != "debug"] == [("reconcile.failed", "error"), ("failure.ended", "info")]
+
+
+async def test_refused_pushes_are_one_line_for_each_reason_and_five_minutes() -> None:
+    """Whoever sends them has many addresses, and passes begin and end meanwhile, which stay without a line."""
+    reader = Reader()
+    refused = [
+        events.WebhookRefused(reason=reason, error="no", peer=f"10.0.0.{number}")
+        for number in range(50)
+        for reason in ("no_signature", "wrong_signature")
+    ]
+    assert reader.read(STARTED, SAME, *refused, PLANNED, finished(unchanged=5), STARTED, *refused, PLANNED) == [
+        ("webhook.refused", "warning"),
+        ("webhook.refused", "warning"),
+        ("reconcile.finished", "debug"),
+    ]
+    await reader.clock.sleep(REFUSAL_INTERVAL - 1)
+    assert reader.read(*refused) == []
+    await reader.clock.sleep(1)
+    assert reader.read(*refused) == [("webhook.refused", "warning")] * 2
 
 
 def test_a_failed_pass_does_not_log_the_end_of_function_failures() -> None:
