@@ -351,6 +351,7 @@ class DaemonService:
         with held(self.files.folder, self._clock.now()):
             pass  # Checked before the port is bound, so that a second daemon reports which process holds the state folder.
         self.admin_token()
+        self._settings.current.webhook_key()  # An unusable secret would answer 503 to every push.
         handlers = {
             signal.SIGTERM: lambda: self._stop("SIGTERM"),
             signal.SIGINT: lambda: self._stop("SIGINT"),

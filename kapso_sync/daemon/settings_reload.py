@@ -34,10 +34,13 @@ class SettingsReloader:
         Invalid settings are logged, and the previous ones stay.
         """
         try:
-            self.current = self._load()
+            loaded = self._load()
+            loaded.admin_key()
+            loaded.webhook_key()
         except ConfigError as error:
             self._rejected(error)
             return False
+        self.current = loaded
         self._on_change(self.current)
         self._emit(events.SettingsReloaded())
         return True

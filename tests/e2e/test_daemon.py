@@ -435,6 +435,9 @@ def test_sighup_reloads_settings_and_sigusr1_logs_the_status(
         settings.write_text("KAPSO_SYNC_DRIFT=whatever\n")
         running.process.send_signal(signal.SIGHUP)
         running.event("settings.invalid")
+        settings.write_text("KAPSO_SYNC_WEBHOOK_SECRET_FILE=/nowhere\n")
+        running.process.send_signal(signal.SIGHUP)
+        assert "KAPSO_SYNC_WEBHOOK_SECRET_FILE" in running.event("settings.invalid", 2)["error"]
         settings.write_text("KAPSO_SYNC_DRIFT=correct\n")
         running.process.send_signal(signal.SIGHUP)
         running.event("settings.reloaded")
@@ -451,6 +454,9 @@ def test_sighup_reloads_settings_and_sigusr1_logs_the_status(
         ((), {"KAPSO_API_KEY": ""}, 78),
         ((), {"KAPSO_SYNC_LISTEN": "nowhere"}, 78),
         ((), {"KAPSO_SYNC_LEASE": "kapso-sync"}, 78),
+        ((), {"KAPSO_SYNC_WEBHOOK_SECRET": "first\nsecond"}, 78),
+        ((), {"KAPSO_SYNC_WEBHOOK_SECRET_FILE": "/nowhere"}, 78),
+        ((), {"KAPSO_SYNC_ADMIN_TOKEN_FILE": "/nowhere"}, 78),
         (("--interval", "-5m"), {}, 78),
     ],
 )
