@@ -463,6 +463,7 @@ class DaemonService:
                     if self._settings.unproven:
                         self._settings.roll_back(error)
                         continue
+                self._settings.announce()
                 if not isinstance(error, SourceUnavailable | SourceMissing):
                     self._emit(events.ReconcileFailed(error=error.message, error_type=type(error).__name__, hint=error.hint))
                 self._deps.tracker.failed(error)

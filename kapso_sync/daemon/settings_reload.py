@@ -27,9 +27,10 @@ class SettingsReloader:
         self._on_change = on_change
         self._emit = emit
         self._proven: Settings | None = None
+        self._unannounced = False
 
     def reload(self) -> bool:
-        """Read the settings again, and return whether new ones are in effect.
+        """Read the settings again, and return whether new ones are to be used.
 
         Invalid settings are logged, and the previous ones stay.
         """
@@ -42,8 +43,14 @@ class SettingsReloader:
             return False
         self.current = loaded
         self._on_change(self.current)
-        self._emit(events.SettingsReloaded())
+        self._unannounced = True
         return True
+
+    def announce(self) -> None:
+        """Log that settings were reloaded, once it is known that they are not rolled back at once."""
+        if self._unannounced:
+            self._unannounced = False
+            self._emit(events.SettingsReloaded())
 
     @property
     def ever_proven(self) -> bool:
@@ -58,11 +65,14 @@ class SettingsReloader:
     def prove(self) -> None:
         """Remember that a session was opened with the current settings."""
         self._proven = self.current
+        self.announce()
 
     def roll_back(self, error: KapsoSyncError) -> None:
         """Roll back to the last settings that worked, and log why."""
         if self._proven is not None:
             self.current = self._proven
+            self._on_change(self.current)
+        self._unannounced = False
         self._rejected(error)
 
     def _rejected(self, error: KapsoSyncError) -> None:

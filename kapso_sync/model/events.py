@@ -580,7 +580,7 @@ class LeaseFailed(Failure, name="lease.failed"):
 
 
 class SettingsReloaded(Event, name="settings.reloaded"):
-    """The settings were read again, on SIGHUP."""
+    """The settings were read again, on SIGHUP, and took effect."""
 
 
 class SettingsRejected(Failure, name="settings.invalid"):

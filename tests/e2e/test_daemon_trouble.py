@@ -139,6 +139,7 @@ def test_a_reload_with_invalid_settings_keeps_the_old_ones(
         settings.write_text(f"KAPSO_SYNC_SOURCE={tmp_path / 'nowhere'}\n")
         running.process.send_signal(signal.SIGHUP)
         assert "nowhere" in running.event("settings.invalid")["error"]
+        assert not running.named("settings.reloaded")
         (folder / "greet.js").write_text(answering("two"))
         until(live(kapso, greet="two"))
         assert running_by_itself(running)
@@ -157,6 +158,7 @@ def test_what_a_person_allows_while_no_source_answers_counts_once_one_does(
         silent = f"https://127.0.0.1:{free_port()}/acme/flows.git"
         settings.write_text(f"KAPSO_SYNC_SOURCE={silent}\n")
         running.process.send_signal(signal.SIGHUP)
+        running.event("settings.reloaded")
         running.event("reconcile.failed")
         asked = kapso_sync("reconcile", "--overwrite", "greet", silent, environment=environment)
         assert asked.code == 0, asked.err
