@@ -103,7 +103,26 @@ def _text(value: object) -> str:
 
 
 def _path(value: object) -> Path:
-    return value if isinstance(value, Path) else Path(_text(value))
+    """Return a path; ``~`` and ``~user`` at its beginning, which no shell expands in a file, are home folders.
+
+    Raises ValueError if there is no such home folder.
+    """
+    if isinstance(value, Path):
+        return Path(_without_tilde(str(value)))
+    return Path(_without_tilde(_text(value)))
+
+
+def _without_tilde(text: str) -> str:
+    expanded = os.path.expanduser(text)  # noqa: PTH111 - a Path would take ./~name for the same as ~name
+    if expanded.startswith("~"):
+        raise ValueError("its home folder is not known; write the whole path, or ./~… for a name that begins with ~")
+    return expanded
+
+
+def _source(value: object) -> str:
+    """Return a folder or the address of a repository; the folder may begin with ``~/``."""
+    text = _text(value)
+    return _without_tilde(text) if text == "~" or text.startswith("~/") else text
 
 
 def _credential(value: object) -> Credential:
@@ -189,7 +208,7 @@ class Settings:
     api_key_file: Path | None = _optional(_path, "A file that holds the key; read again at every call.")
     api_base_url: str = _setting(_text, "Kapso's API; a host alone gets `/platform/v1`.", default=DEFAULT_BASE_URL)
     allow_http: bool = _setting(parse_boolean, "Allow `http://` to hosts other than loopback.", default=False)
-    source: str | None = _optional(_text, "The folder or git repository. Default: the current folder.")
+    source: str | None = _optional(_source, "The folder or git repository. Default: the current folder.")
     path: str | None = _optional(_text, "The functions folder in a repository. Default: `functions`, else the root.")
     branch: str | None = _optional(_text, "The branch to follow. Default: the remote's own.")
     ref: str | None = _optional(_text, "A tag or a commit, in place of a branch.")
@@ -392,6 +411,7 @@ def load_settings(
     The keys of ``overrides`` are setting names (``state_dir``); those of ``environment`` (default: `os.environ`) are variables.
     """
     environment = os.environ if environment is None else environment
+    env_file = _env_file_path(env_file)
     parsed = _read_env_file(env_file)
     file = parsed.variables
     merged: dict[str, object] = {}
@@ -454,6 +474,13 @@ def _env_file_notices(path: Path | None, parsed: EnvFile) -> tuple[Notice, ...]:
         return ()
     verb = "is" if len(parsed.wrong_lines) == 1 else "are"
     return (Notice(ENV_FILE_LINE, f"--env-file {path}: {parsed.wrong} {verb} not NAME=value, and left out"),)
+
+
+def _env_file_path(path: Path | None) -> Path | None:
+    try:
+        return None if path is None else _path(path)
+    except ValueError as error:
+        raise ConfigError(f"--env-file {path}: {error}", hint="name a file of NAME=value lines") from error
 
 
 def _read_env_file(path: Path | None) -> EnvFile:

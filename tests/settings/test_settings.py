@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import shutil
 import tempfile
@@ -56,6 +57,32 @@ def test_an_empty_variable_counts_as_not_set() -> None:
     empty = load(**dict.fromkeys(VARIABLES, ""))
     assert replace(empty, listen="127.0.0.1:8321", origin=load().origin) == load()
     assert (empty.listen, load().listen) == ("", "127.0.0.1:8321")
+
+
+PATHS = sorted(name for name in SETTINGS if name.endswith(("_file", "_dir")) or name in ("esbuild", "source"))
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_tilde_at_the_beginning_of_a_path_is_the_home_folder(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a variable, a flag and an --env-file, where no shell expands it; nowhere else in a path."""
+    monkeypatch.setenv("HOME", "/home/ada")
+    for text, expected in (
+        ("~/kapso", "/home/ada/kapso"),
+        ("~", "/home/ada"),
+        ("./~/kapso", "~/kapso"),
+        ("/a/~/kapso", "/a/~/kapso"),
+    ):
+        assert Path(getattr(load(**{variable(name): text}), name)) == Path(expected)
+    assert Path(getattr(load_settings({name: "~/kapso"}, environment={}), name)) == Path("/home/ada/kapso")
+
+
+def test_a_path_of_a_user_without_a_home_folder_is_a_configuration_error() -> None:
+    """A folder of that name would be made below the current one; a user who has one is found."""
+    with pytest.raises(ConfigError, match="KAPSO_SYNC_STATE_DIR is '~nobody-of-this-name/state': its home folder is not known"):
+        load(KAPSO_SYNC_STATE_DIR="~nobody-of-this-name/state")
+    with pytest.raises(ConfigError, match="--env-file ~nobody-of-this-name/x: its home folder is not known"):
+        load_settings({}, env_file=Path("~nobody-of-this-name/x"), environment={})
+    assert load(KAPSO_SYNC_STATE_DIR="~root/state").state_dir == Path(pwd.getpwnam("root").pw_dir, "state")
 
 
 @pytest.mark.parametrize("bom", ["", "\ufeff"])
