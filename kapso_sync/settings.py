@@ -125,6 +125,42 @@ def _source(value: object) -> str:
     return _without_tilde(text) if text == "~" or text.startswith("~/") else text
 
 
+class _WrongUrl(ValueError):
+    """A URL that cannot be used; ``shown`` is as much of it as a message may show, or None for one with a password."""
+
+    def __init__(self, reason: str, shown: str | None) -> None:
+        super().__init__(reason)
+        self.shown = shown
+
+
+def _url(example: str) -> Callable[[object], str]:
+    """Return a parser of http(s) URLs without a password, a query or a fragment."""
+
+    def parse(value: object) -> str:
+        from kapso_sync.urls import CarriesPassword, split_http_url, without_query  # noqa: PLC0415 - few settings need it
+
+        text = _text(value).strip()
+        try:
+            split_http_url(text)
+        except CarriesPassword as error:
+            raise _WrongUrl(str(error), None) from error
+        except ValueError as error:
+            raise _WrongUrl(f"{error}; an example: {example}", without_query(text)) from error
+        return text
+
+    return parse
+
+
+def _listen(value: object) -> str:
+    """Return an address to listen on, or no text; raises ValueError."""
+    from kapso_sync.urls import parse_listen  # noqa: PLC0415 - few settings need it
+
+    text = _text(value).strip()
+    if text:
+        parse_listen(text)
+    return text
+
+
 def _credential(value: object) -> Credential:
     return Credential(_text(value))
 
@@ -206,7 +242,9 @@ class Settings:
 
     api_key: Credential | None = _optional(_credential, "The project's API key.")
     api_key_file: Path | None = _optional(_path, "A file that holds the key; read again at every call.")
-    api_base_url: str = _setting(_text, "Kapso's API; a host alone gets `/platform/v1`.", default=DEFAULT_BASE_URL)
+    api_base_url: str = _setting(
+        _url(DEFAULT_BASE_URL), "Kapso's API; a host alone gets `/platform/v1`.", default=DEFAULT_BASE_URL
+    )
     allow_http: bool = _setting(parse_boolean, "Allow `http://` to hosts other than loopback.", default=False)
     source: str | None = _optional(_source, "The folder or git repository. Default: the current folder.")
     path: str | None = _optional(_text, "The functions folder in a repository. Default: `functions`, else the root.")
@@ -232,14 +270,16 @@ class Settings:
     interval: float = _setting(parse_duration, "How often the daemon reconciles to find drift, ±10 %.", default=300.0)
     git_interval: float = _setting(parse_duration, "How often the daemon asks the git remote for its head.", default=60.0)
     debounce: float = _setting(parse_duration, "Quiet time after a file event before the daemon reconciles.", default=0.3)
-    listen: str = _setting(_text, "Health, metrics, status, webhook; empty: no server.", default="127.0.0.1:8321")
+    listen: str = _setting(_listen, "Health, metrics, status, webhook; empty: no server.", default="127.0.0.1:8321")
     webhook_secret: Credential | None = _optional(_credential, "Secret of the push webhook; without it there is none.")
     webhook_secret_file: Path | None = _optional(_path, "A file that holds it; read again at each push.")
     admin_token: Credential | None = _optional(_credential, "Token for people. Default: made, in the state folder.")
     admin_token_file: Path | None = _optional(_path, "A file that holds it; read again at each request.")
     lease: str | None = _optional(_object_name, "A Kubernetes Lease: of any number of replicas, its holder writes.")
     lease_namespace: str | None = _optional(_object_name, "The Lease's namespace. Default: the Pod's own.")
-    kube_api: str | None = _optional(_text, "The API server of Kubernetes. Default: the one of the Pod's cluster.")
+    kube_api: str | None = _optional(
+        _url("https://10.0.0.1:6443"), "The API server of Kubernetes. Default: the one of the Pod's cluster."
+    )
     kube_token_file: Path | None = _optional(
         _path, "A file with a token for it; read again at every call. Default: the service account's."
     )
@@ -251,7 +291,7 @@ class Settings:
     )
     esbuild: Path | None = _optional(_path, "The esbuild to build with. Default: our own copy, else PATH.")
     npm_registry: str | None = _optional(
-        _text, "The registry that a git source's npm packages are fetched from. Default: none are."
+        _url("https://registry.npmjs.org"), "The registry that a git source's npm packages are fetched from. Default: none are."
     )
     concurrency: int = _setting(_number(1, 64), "API calls in flight.", default=8)
     deploying: int = _setting(
@@ -301,7 +341,9 @@ class Settings:
     verify_file: Path | None = _optional(
         _path, "Allowed signers (ssh) or a keyring (OpenPGP): a revision that none of them signed is not read."
     )
-    public_url: str | None = _optional(_text, "Where people reach the status page; messages and commits link to it.")
+    public_url: str | None = _optional(
+        _url("https://kapso-sync.example.com"), "Where people reach the status page; messages and commits link to it."
+    )
     notify_urls_file: Path | None = _optional(
         _path, "A file of Apprise addresses, one per line, that receive notifications; read again when it changes."
     )
@@ -311,7 +353,9 @@ class Settings:
         "Set each commit's status at its forge: `auto` goes by the host; Forgejo is `gitea`.",
         default="off",
     )
-    commit_status_url: str | None = _optional(_text, "Base of the forge's API. Default: from the remote's host.")
+    commit_status_url: str | None = _optional(
+        _url("https://github.example.com/api/v3"), "Base of the forge's API. Default: from the remote's host."
+    )
     commit_status_token: Credential | None = _optional(_credential, "Token that may set statuses. Default: git's token.")
     commit_status_token_file: Path | None = _optional(_path, "A file that holds it; read again at every status.")
     origin: Origin = field(default=Origin(), repr=False, hash=False)
@@ -520,6 +564,7 @@ def _explain(mistakes: Sequence[tuple[str, object, ValueError]]) -> ConfigError:
     """Return one error of all mistakes: the setting's name, its value unless it is a credential, and what was expected."""
     lines = []
     for name, value, error in mistakes:
-        shown = "" if f"{name}_file" in SETTINGS else f" is {MASKED.sub('[redacted]', repr(value))}"
+        visible = error.shown if isinstance(error, _WrongUrl) else None if f"{name}_file" in SETTINGS else value
+        shown = "" if visible is None else f" is {MASKED.sub('[redacted]', repr(visible))}"
         lines.append(f"{variable(name)}{shown}: {error}")
     return ConfigError("; ".join(lines), hint="flags and variables share these rules; `docs/settings.md` lists them all")

@@ -41,6 +41,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def parse_listen(text: str) -> tuple[str, int]:
+    """Return host and port of ``HOST:PORT``, ``:PORT`` or ``[V6]:PORT``; raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
+        raise ValueError("expected HOST:PORT, such as 127.0.0.1:8321")
+    return host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port)  # noqa: S104 - asked for, and then the token is needed
+
+
 class CarriesPassword(ValueError):
     """A URL has a user name or a password, so that it must not be shown."""
 

@@ -32,7 +32,7 @@ from kapso_sync.settings import Settings
 from kapso_sync.status.function_views import FunctionViews
 from kapso_sync.status.tracker import StatusTracker
 from kapso_sync.telemetry.metrics import Metrics
-from kapso_sync.urls import is_loopback
+from kapso_sync.urls import is_loopback, parse_listen
 from kapso_sync.wiring.engine import open_session
 from kapso_sync.wiring.evidence import learn_secrets
 from kapso_sync.wiring.folder import find_state_folder
@@ -121,9 +121,8 @@ def make_replica(settings: Settings, clock: Clock) -> ReplicaDeps | None:
 async def open_server(address: str, control: DaemonControl, clock: Clock) -> AsyncIterator[str | None]:
     """Serve the daemon's HTTP API, and yield the URL; None if the address is empty.
 
-    Raises `ConfigError` for an invalid address, and for one that is not available.
+    Raises `ConfigError` for an address that is not available.
     """
-    address = address.strip()
     if not address:
         yield None
         return
@@ -142,11 +141,3 @@ async def open_server(address: str, control: DaemonControl, clock: Clock) -> Asy
 
 
 _LISTEN_HINT = "an address of this machine and a port, for example 127.0.0.1:8321"
-
-
-def parse_listen(text: str) -> tuple[str, int]:
-    """Return host and port of ``HOST:PORT``, ``:PORT`` or ``[V6]:PORT``; raises `ConfigError`."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
-        raise ConfigError(f"KAPSO_SYNC_LISTEN {text!r}: expected HOST:PORT", hint=_LISTEN_HINT)
-    return host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port)  # noqa: S104 - asked for, and then the token is needed

@@ -186,8 +186,8 @@ def test_a_pod_finds_everything_in_its_service_account(tmp_path: Path) -> None:
     [
         ({}, "there is no Kubernetes here"),
         ({"KAPSO_SYNC_KUBE_API": "http://10.0.0.1"}, "in the clear"),
-        ({"KAPSO_SYNC_KUBE_API": "10.0.0.1:6443"}, "not an https address"),
-        ({"KAPSO_SYNC_KUBE_API": "https://user:secret@10.0.0.1"}, "without user and password"),
+        ({"KAPSO_SYNC_KUBE_API": "10.0.0.1:6443"}, "it is not an http.* URL"),
+        ({"KAPSO_SYNC_KUBE_API": "https://user:secret@10.0.0.1"}, "it carries a user name or password"),
         ({"KAPSO_SYNC_KUBE_API": "https://10.0.0.1"}, "the namespace of the Lease flows is not known"),
         ({"KAPSO_SYNC_LEASE": "Not A Name"}, "expected a name"),
     ],

@@ -22,7 +22,7 @@ from kapso_sync.errors import ApiUnavailable, Call
 from kapso_sync.model import events
 from kapso_sync.settings import load_settings
 from kapso_sync.status.tracker import StatusTracker
-from kapso_sync.wiring.daemon import parse_listen
+from kapso_sync.urls import parse_listen
 from tests.clock import VirtualClock
 from tests.server.statuses import DOWN, EMPTY, GOOD, SUSPENDED
 

@@ -59,6 +59,27 @@ def test_an_empty_variable_counts_as_not_set() -> None:
     assert (empty.listen, load().listen) == ("", "127.0.0.1:8321")
 
 
+def test_addresses_are_checked_with_the_other_settings_and_all_at_once() -> None:
+    """One error names every mistake; what can be an address is none."""
+    names = ("KAPSO_API_BASE_URL", *(f"KAPSO_SYNC_{name}" for name in ("LISTEN", "KUBE_API", "NPM_REGISTRY", "PUBLIC_URL")))
+    with pytest.raises(ConfigError) as raised:
+        load(**dict.fromkeys((*names, "KAPSO_SYNC_COMMIT_STATUS_URL"), "foo"), KAPSO_SYNC_INTERVAL="5")
+    named = re.findall(r"(KAPSO_[A-Z_]+) is ", raised.value.message)
+    assert sorted(named) == sorted((*names, "KAPSO_SYNC_COMMIT_STATUS_URL", "KAPSO_SYNC_INTERVAL"))
+    with pytest.raises(ConfigError, match=r"^KAPSO_SYNC_PUBLIC_URL: it carries a user name or password$"):
+        load(KAPSO_SYNC_PUBLIC_URL="https://ada:s3cret@status.example")
+    with pytest.raises(ConfigError, match=r"KAPSO_SYNC_NPM_REGISTRY is 'https://npm.acme.dev/x': it has a query") as raised:
+        load(KAPSO_SYNC_NPM_REGISTRY="https://npm.acme.dev/x?auth=s3cret")
+    assert "s3cret" not in raised.value.message
+    for text in ("127.0.0.1:70000", "127.0.0.1", "127.0.0.1:\u00b2", "127.0.0.1:http", ":"):
+        with pytest.raises(ConfigError, match=r"KAPSO_SYNC_LISTEN is .*: expected HOST:PORT"):
+            load(KAPSO_SYNC_LISTEN=text)
+    good = load(
+        KAPSO_API_BASE_URL="https://kapso.example", KAPSO_SYNC_LISTEN=" :0 ", KAPSO_SYNC_PUBLIC_URL="http://x.example/a"
+    )
+    assert (good.api_base_url, good.listen, good.public_url) == ("https://kapso.example", ":0", "http://x.example/a")
+
+
 PATHS = sorted(name for name in SETTINGS if name.endswith(("_file", "_dir")) or name in ("esbuild", "source"))
 
 
