@@ -87,7 +87,13 @@ class DaemonClient:
     def _address(self) -> str | None:
         """Return the URL of the daemon that runs here; whatever may listen where a dead one did gets no token."""
         daemon = self._files.daemon()
-        return None if daemon is None else daemon.url
+        if daemon is None or daemon.url is None:
+            return None
+        try:
+            httpx.URL(daemon.url)
+        except httpx.InvalidURL:
+            return None  # the file is damaged
+        return daemon.url
 
     def _no_daemon(self) -> ConfigError:
         """Return the error that says which daemons run, or how to start one."""
@@ -110,7 +116,7 @@ class DaemonClient:
         except OSError as error:
             raise ConfigError(
                 f"the admin token in {self._files.folder} cannot be read: {error.strerror}",
-                hint="run as the daemon's user, or set the token",
+                hint="run as the daemon's user, or set KAPSO_SYNC_ADMIN_TOKEN or KAPSO_SYNC_ADMIN_TOKEN_FILE as it has them",
             ) from error
 
 

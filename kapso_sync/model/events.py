@@ -75,8 +75,11 @@ def fields_of(event: Event) -> dict[str, object]:
 def event_of(name: str, record: Mapping[str, object]) -> Event | None:
     """Return the event that a record describes: its ``name``, and its fields under the names of `dataclasses.asdict`.
 
-    None for a name that this version does not know, and for a record that lacks a field. Other keys are ignored.
+    None for a name that this version does not know, and for a record that lacks a field or has one of another type. Other keys
+    are ignored.
     """
+    import msgspec  # noqa: PLC0415 - most commands read no records
+
     pending: list[type[Event]] = [Event]
     while pending:
         kind = pending.pop()
@@ -84,9 +87,9 @@ def event_of(name: str, record: Mapping[str, object]) -> Event | None:
         if getattr(kind, "name", None) != name:
             continue
         names = {item.name for item in declared_fields(kind)}
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items() if key in names}
-        with contextlib.suppress(TypeError):
-            return kind(**values)
+        values = {key: value for key, value in record.items() if key in names}
+        with contextlib.suppress(msgspec.ValidationError):
+            return msgspec.convert(values, kind)
     return None
 
 

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeGuard
 
 from kapso_sync.files import require_regular
 from kapso_sync.model.events import Event, FunctionEvent
@@ -123,7 +123,10 @@ class History:
 
 
 def read_history(folder: Path, slug: str) -> tuple[Mapping[str, Json], ...]:
-    """Return the history of a function, under all slugs that it had, the oldest entry first; reads without lock."""
+    """Return the history of a function, under all slugs that it had, the oldest entry first; reads without lock.
+
+    Entries that cannot be read are left out.
+    """
     path = folder / HISTORY_NAME
     query = """
         SELECT at, slug, function_id, entry FROM history
@@ -147,8 +150,17 @@ def _storable(text: str) -> str:
 
 def _entries(rows: Iterable[tuple[str, str, str | None, str]]) -> Iterator[Mapping[str, Json]]:
     for at, slug, function_id, text in rows:
-        with contextlib.suppress(ValueError, TypeError):
-            yield {"at": at, "slug": slug, "function_id": function_id, **json.loads(text)}
+        with contextlib.suppress(ValueError, TypeError, RecursionError):
+            entry = json.loads(text)
+            if _is_entry(entry):
+                yield {"at": at, "slug": slug, "function_id": function_id, **entry}
+
+
+def _is_entry(entry: object) -> TypeGuard[dict[str, Json]]:
+    """Return whether this is what `History` writes, as far as every reader relies on it."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("event"), str):
+        return False
+    return all(isinstance(entry.get(name), str | None) for name in ("revision", "subject", "author", "described"))
 
 
 def _open(path: Path) -> sqlite3.Connection:

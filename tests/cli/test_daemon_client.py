@@ -69,6 +69,28 @@ hint: `kapso-sync run` starts one; one that runs without KAPSO_SYNC_LISTEN takes
     assert "the daemon at http://127.0.0.1:9 does not" in kapso_sync("resume", environment=environment).err
 
 
+def test_a_damaged_address_of_a_daemon_is_that_of_none(environment: dict[str, str], tmp_path: Path) -> None:
+    """No traceback, and no daemon that could be asked; with its own address it is."""
+    own = find_state_folder(load_settings({"source": str(tmp_path)}, environment=environment))
+    folder = daemon_in(tmp_path / "state", own.name)
+    assert "does not answer" in kapso_sync("reconcile", str(tmp_path), environment=environment).err
+    kept = (folder / "daemon.json").read_text()
+    (folder / "daemon.json").write_text(kept.replace("http://127.0.0.1:9", "http://[::1"))
+    ran = kapso_sync("reconcile", str(tmp_path), environment=environment)
+    assert (ran.code, "no daemon runs on the state folder" in ran.err) == (78, True)
+    assert kapso_sync("status", str(tmp_path), environment=environment).code == 0
+
+
+def test_the_hint_about_a_token_that_is_not_in_the_state_folder_names_the_settings(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """The daemon has it from its own environment."""
+    (daemon_in(tmp_path / "state", "flows-1234") / "admin-token").unlink()
+    ran = kapso_sync("reconcile", environment=environment)
+    assert ran.code == 78
+    assert "set KAPSO_SYNC_ADMIN_TOKEN or KAPSO_SYNC_ADMIN_TOKEN_FILE" in " ".join(ran.err.split())
+
+
 def test_several_running_daemons_are_listed(environment: dict[str, str], tmp_path: Path) -> None:
     """A usage error names source, state folder and address of each; with a source or an environment there is no question."""
     state = tmp_path / "state"

@@ -518,10 +518,11 @@ EVENTS = [
 
 def sample(event: type[events.Event]) -> events.Event:
     """An event of this kind with some value in every field."""
-    samples = {"str": "x", "int": 1, "float": 1.0, "int | None": 1, "float | None": 1.0}
+    samples = {"str": "x", "int": 1, "float": 1.0, "int | None": 1, "float | None": 1.0, "bool": True}
+    others = {"tuple[Mapping": ({},), "tuple": ("x",), "Mapping": {}, "": "x"}
     values = {
         field.name: samples.get(
-            str(field.type), ("x",) if "tuple" in str(field.type) else {} if "Mapping" in str(field.type) else "x"
+            str(field.type), next(value for start, value in others.items() if str(field.type).startswith(start))
         )
         for field in events.declared_fields(event)
     }
@@ -584,3 +585,11 @@ def test_an_event_survives_its_record(event: type[events.Event]) -> None:
     assert events.event_of(f"{event.name}.x", record) is None
     if any(field.default is dataclasses.MISSING and field.name != "name" for field in events.declared_fields(event)):
         assert events.event_of(event.name, {}) is None
+
+
+@pytest.mark.parametrize("wrong", ["x", None, [], {}])
+def test_a_record_with_a_value_of_another_type_is_no_event(wrong: object) -> None:
+    """It would fail wherever it is shown; a number that is none of milliseconds, say."""
+    record = {"slug": "greet", "duration_ms": wrong}
+    assert events.event_of("deploy.succeeded", record) is None
+    assert events.event_of("deploy.succeeded", {**record, "duration_ms": 5}) is not None

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
+
+import pytest
 
 from kapso_sync.model import events
 from kapso_sync.model.source import Revision
@@ -72,6 +76,20 @@ def test_secrets_are_redacted_in_the_history(tmp_path: Path) -> None:
         book.listen(events.DeployFailed(slug="a", function_id="id-a", error="token hush is wrong"))
     assert read_history(tmp_path, "a")[0]["error"] == "token [redacted] is wrong"
     assert b"hush" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["{}", "[1]", "null", "x", '{"event": 1}', '{"event": "deploy.succeeded", "revision": 1}', '{"event": "x", "author": []}'],
+)
+def test_an_entry_that_cannot_be_read_is_left_out(tmp_path: Path, entry: str) -> None:
+    """Of an event of another version, and of none; the others stay."""
+    with History(tmp_path, lambda: DAWN) as book:
+        book.listen(updated(number=1))
+        book.listen(updated(number=2))
+    with contextlib.closing(sqlite3.connect(tmp_path / "history.db")) as db, db:
+        db.execute("UPDATE history SET entry = ? WHERE id = 1", (entry,))
+    assert [found["fields"] for found in read_history(tmp_path, "a")] == [["f2"]]
 
 
 def test_a_damaged_or_unwritable_history_is_not_an_error(tmp_path: Path) -> None:
