@@ -7,6 +7,7 @@ SOURCE and the flags without which the command would mean another source or anot
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -45,8 +46,22 @@ class Advice:
 
     def _completed(self, found: re.Match[str]) -> str:
         name = self.instead.get(found["name"], found["name"])
-        added = self.arguments.get(name)
+        added = _without_flags(self.arguments.get(name, ""), found["rest"])
         return f"`kapso-sync {name}{found['rest']}{f' {added}' if added else ''}`"
+
+
+def _without_flags(added: str, rest: str) -> str:
+    """Return the arguments without those flags, and their values, that a command already has: the last one would count."""
+    given = {word for word in rest.split() if word.startswith("--")}
+    if not given:
+        return added
+    kept: list[str] = []
+    dropping = False
+    for word in shlex.split(added):
+        dropping = word in given or (dropping and not word.startswith("--"))
+        if not dropping:
+            kept.append(word)
+    return shlex.join(kept)
 
 
 def advice_for_latest(current: Callable[[], _T], advice: Callable[[_T], Advise]) -> Advise:

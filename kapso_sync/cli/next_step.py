@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kapso_sync.errors import ExitCode
-from kapso_sync.model.plan import Blocked, Invalid, Plan
+from kapso_sync.model.plan import Blocked, Invalid, Plan, Step
 from kapso_sync.model.report import Report, Result
 
 
@@ -20,6 +20,9 @@ def after_plan(plan: Plan) -> str | None:
         return f"fix {_named(invalid)} in git; `kapso-sync validate` checks it offline"
     if blocked:
         advice = _advice([step.slug for step in blocked], hints=any(step.hint for step in blocked))
+        if all(step.max_delete is not None for step in blocked):
+            does = "does the rest and deletes" if plan.changes else "deletes"
+            return f"{advice}; `kapso-sync sync{_limit(blocked)}` {does} them"
         return f"{advice}; `kapso-sync sync` does the rest" if plan.changes else advice
     return "`kapso-sync sync` does this" if plan.changes else None
 
@@ -48,13 +51,19 @@ def after_sync(report: Report) -> str | None:
         return "`kapso-sync sync` tries what is left again"
     if blocked:
         advice = _advice([outcome.step.slug for outcome in blocked], hints=any(outcome.hint for outcome in blocked))
-        return f"{advice}, then run `kapso-sync sync`"
+        return f"{advice}, then run `kapso-sync sync{_limit([outcome.step for outcome in blocked])}`"
     return None
 
 
 def in_git(step: Invalid) -> bool:
     """Return whether a change in git mends an invalid function; a missing value or package is a matter of this machine."""
     return any(problem.code not in ("missing-secret", "package-missing", "package-unavailable") for problem in step.problems)
+
+
+def _limit(steps: Sequence[Step]) -> str:
+    """Return the flag that allows the deletions that the limit blocked, or nothing."""
+    needed = max((step.max_delete for step in steps if isinstance(step, Blocked) and step.max_delete is not None), default=None)
+    return "" if needed is None else f" --max-delete {needed}"
 
 
 def _advice(slugs: Sequence[str], *, hints: bool) -> str:

@@ -302,8 +302,9 @@ class Blocked(Step):
     """A change that a rule forbids; ``hint`` says what would allow it. ``wanted`` is the action in question.
 
     ``quarantine`` is the failed attempt, and ``evidence`` what a failure left behind that is in no quarantine. ``refused`` are
-    the fields that Kapso refused. ``lost_secrets`` are the names of secrets that are gone from Kapso. ``record`` is the new
-    inventory record, if the observation changed it.
+    the fields that Kapso refused. ``lost_secrets`` are the names of secrets that are gone from Kapso. ``max_delete`` is the
+    limit that would allow this deletion, if the limit forbids it. ``record`` is the new inventory record, if the observation
+    changed it.
     """
 
     action: ClassVar[str] = "blocked"
@@ -311,6 +312,7 @@ class Blocked(Step):
     wanted: str = ""
     refused: tuple[str, ...] = ()
     lost_secrets: tuple[str, ...] = ()
+    max_delete: int | None = None
     quarantine: Quarantine | None = None
     evidence: Evidence | None = None
     record: InventoryRecord | None = field(default=None, repr=False)

@@ -756,6 +756,22 @@ def test_the_setting_that_a_hint_names_ends_the_trouble(situation: Callable[[Ben
     assert ran.code == 0, ran.out + ran.err
 
 
+@pytest.mark.parametrize("command", ["plan", "sync"])
+@pytest.mark.parametrize("given", [(), ("--max-delete", "1")])
+def test_the_flag_and_the_next_command_about_the_limit_of_deletions_work(
+    command: str, given: tuple[str, ...], bench: Bench
+) -> None:
+    """The next command has the limit that is needed, and not also the one that was given; nothing else deletes them."""
+    too_many_deletions(bench)
+    shown = bench.here(command, *given)
+    assert re.search(r"--max-delete 2 or KAPSO_SYNC_MAX_DELETE=2 allows it", " ".join(shown.out.split()))
+    (following,) = commands(shown, "next: ")
+    assert following.count("--max-delete") == 1
+    assert set(bench.kapso.world.live_code()) == {"a", "b", "c"}
+    ran = bench.run(*following[1:])
+    assert (ran.code, set(bench.kapso.world.live_code())) == (0, {"c"}), f"{following} {ran.out}{ran.err}"
+
+
 def test_the_advice_for_settings_is_made_once_and_again_after_a_reload() -> None:
     """A daemon completes thousands of texts for each look at its status."""
     settings, made = ["old"], []

@@ -217,7 +217,7 @@ Deletions, which are final and take the secrets along:
 
 ! d  blocked (delete)  id-d
     3 of 5 owned functions would be deleted, and one pass may delete 1
-    hint: if that is meant, --max-delete or KAPSO_SYNC_MAX_DELETE=3 allows it (now 25%)
+    hint: if that is meant, --max-delete 3 or KAPSO_SYNC_MAX_DELETE=3 allows it (now 25%)
 
 1 to update, 1 to delete, 1 blocked; 0 in sync. 1 function left git and will be deleted. 1 function left git and is kept.
 """)
@@ -227,6 +227,6 @@ Deletions, which are final and take the secrets along:
         {
             "b": "saved first as backups/b/ab82451743e93f34.json",
             "c": "saved first as backups/c/199ebdddd2838c9f.json",
-            "d": "if that is meant, --max-delete or KAPSO_SYNC_MAX_DELETE=3 allows it (now 25%)",
+            "d": "if that is meant, --max-delete 3 or KAPSO_SYNC_MAX_DELETE=3 allows it (now 25%)",
         }
     )

@@ -39,11 +39,12 @@ class Guarded:
 
 @dataclass(frozen=True, slots=True)
 class HeldDeletions:
-    """Steps that were blocked together: the reason, and the setting that allows them."""
+    """Steps that were blocked together: the reason, the setting that allows them, and its value if it is ``max_delete``."""
 
     slugs: tuple[str, ...]
     reason: str
     hint: str
+    max_delete: int | None = None
 
 
 def guard(plan: Plan, limits: Limits) -> Guarded:
@@ -60,10 +61,7 @@ def guard(plan: Plan, limits: Limits) -> Guarded:
     held += _too_many_recreations(plan, limits)
     held += _suspected_renames(plan, {slug for item in held for slug in item.slugs})
     verdicts = {slug: item for item in held for slug in item.slugs}
-    steps = tuple(
-        block(step, BlockedBy.DELETION, verdicts[step.slug].reason, verdicts[step.slug].hint) if step.slug in verdicts else step
-        for step in plan.steps
-    )
+    steps = tuple(_held(step, verdicts[step.slug]) if step.slug in verdicts else step for step in plan.steps)
     return Guarded(replace(plan, steps=_postpone(steps, plan, limits.grace)), tuple(held))
 
 
@@ -76,11 +74,12 @@ def block_used_deletions(guarded: Guarded, usages: Mapping[str, FunctionUsage], 
         if against is not None:
             held.append(HeldDeletions((step.slug,), *against))
     by_slug = {item.slugs[0]: item for item in held}
-    steps = tuple(
-        block(step, BlockedBy.DELETION, by_slug[step.slug].reason, by_slug[step.slug].hint) if step.slug in by_slug else step
-        for step in guarded.plan.steps
-    )
+    steps = tuple(_held(step, by_slug[step.slug]) if step.slug in by_slug else step for step in guarded.plan.steps)
     return Guarded(replace(guarded.plan, steps=steps), (*guarded.held, *held))
+
+
+def _held(step: Step, held: HeldDeletions) -> Blocked:
+    return replace(block(step, BlockedBy.DELETION, held.reason, held.hint), max_delete=held.max_delete)
 
 
 def _too_many_deletions(plan: Plan, limits: Limits) -> list[HeldDeletions]:
@@ -92,7 +91,9 @@ def _too_many_deletions(plan: Plan, limits: Limits) -> list[HeldDeletions]:
         HeldDeletions(
             tuple(doomed),
             f"{len(doomed)} of {plan.owned} owned functions would be deleted, and one pass may delete {allowed}",
-            f"if that is meant, --max-delete or KAPSO_SYNC_MAX_DELETE={len(doomed)} allows it (now {limits.max_delete})",
+            f"if that is meant, --max-delete {len(doomed)} or KAPSO_SYNC_MAX_DELETE={len(doomed)} allows it"
+            f" (now {limits.max_delete})",
+            max_delete=len(doomed),
         )
     ]
 
