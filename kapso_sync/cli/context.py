@@ -232,7 +232,7 @@ def with_flags(*names: str) -> Callable[[Command], Command]:
                     error.problems = context.shown(error.problems)
                 raise
 
-        decorated = click.option("--env-file", type=click.Path(path_type=Path), help="Read settings from this file as well.")(
+        decorated = click.option("--env-file", type=_GivenPath(path_type=Path), help="Read settings from this file as well.")(
             wrapper
         )
         for name in reversed(chosen):
@@ -243,9 +243,24 @@ def with_flags(*names: str) -> Callable[[Command], Command]:
     return decorate
 
 
+class _GivenPath(click.Path):
+    """A path; an empty one, as a script's empty variable makes it, is not given."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path, or None if it is empty."""
+        return None if isinstance(value, str) and not value.strip() else super().convert(value, param, ctx)
+
+
+def _without_empty(_: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the values; an empty one is refused: without ``--only`` a command means all functions, which nobody asked for."""
+    if not all(value.strip() for value in values):
+        raise click.BadParameter(f"it is empty; name a {param.metavar}, or leave it out")
+    return values
+
+
 def repeated(flag: str, metavar: str, text: str) -> Callable[[Command], Command]:
     """Return an option that may be given several times."""
-    return click.option(flag, multiple=True, metavar=metavar, help=f"{text} (repeatable).")
+    return click.option(flag, multiple=True, metavar=metavar, callback=_without_empty, help=f"{text} (repeatable).")
 
 
 def with_overrides(command: Command) -> Command:

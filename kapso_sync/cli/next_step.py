@@ -21,8 +21,7 @@ def after_plan(plan: Plan) -> str | None:
     if blocked:
         advice = _advice([step.slug for step in blocked], hints=any(step.hint for step in blocked))
         if all(step.max_delete is not None for step in blocked):
-            does = "does the rest and deletes" if plan.changes else "deletes"
-            return f"{advice}; `kapso-sync sync{_limit(blocked)}` {does} them"
+            return f"{advice}; `kapso-sync sync{_limit(blocked)}` does all of this"
         return f"{advice}; `kapso-sync sync` does the rest" if plan.changes else advice
     return "`kapso-sync sync` does this" if plan.changes else None
 

@@ -180,6 +180,7 @@ async def plan_pass(deps: PassDeps, request: PassRequest) -> PlannedPass:
     await asyncio.sleep(0)  # each half of this takes some milliseconds for a thousand functions
     narrowed = Guarded(_narrow(request.filter_plan(guarded.plan), request), guarded.held)
     _check_named_deletions(guarded.plan, policy)
+    _check_named_owners(observed, policy)
     emit_plan(deps.emit, narrowed)
     request.on_planned(narrowed.plan)
     again = functools.partial(replan, desired, observed, policy)
@@ -203,6 +204,19 @@ def _check_named_deletions(plan: Plan, policy: Policy) -> None:
         raise UsageError(
             f"--delete {slug}: " + ("git lists it" if listed else "no function of ours has this slug"),
             hint="remove it from git first" if listed else "`kapso-sync plan` lists what left git",
+        )
+
+
+def _check_named_owners(observed: Observed, policy: Policy) -> None:
+    """Raise `UsageError` if ``--take-from`` names an owner that no function on Kapso has, and that is not ourselves."""
+    there = {mark.owner for remote in observed.functions for mark in remote.marks}
+    unknown = sorted(owner for owner in policy.take_from - there if not observed.is_our_name(owner))
+    if unknown:
+        others = sorted(owner for owner in there if not observed.is_our_name(owner))
+        listed = f"others are: {', '.join(others[:MAX_LISTED])}{', …' if len(others) > MAX_LISTED else ''}"
+        raise UsageError(
+            f"--take-from {unknown[0]}: no function on Kapso has this owner",
+            hint=listed if others else "none there has another owner than this one",
         )
 
 

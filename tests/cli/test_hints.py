@@ -726,6 +726,13 @@ def too_many_deletions(bench: Bench) -> Ran:
     return bench.here("sync")
 
 
+@hint("does all of this")
+def a_plan_with_too_many_deletions(bench: Bench) -> Generator[Ran, Ran, None]:
+    too_many_deletions(bench)
+    ran = yield bench.here("plan")
+    assert (ran.code, set(bench.kapso.world.live_code())) == (0, {"c"})
+
+
 def no_function_at_all(bench: Bench) -> Ran:
     (bench.folder / "manifest.yaml").write_text("version: 1\nfunctions: {}\n", encoding="utf-8")
     return bench.here("sync")

@@ -290,6 +290,30 @@ def test_a_misspelt_setting_is_a_warning_with_a_suggestion(folder: Path, environ
     ]
 
 
+def test_taking_from_an_owner_that_no_function_has_is_a_usage_error(
+    kapso: Served, folder: Path, environment: Environment
+) -> None:
+    """A wrong spelling would do nothing, silently; an owner that one has is taken from, and named where another is meant."""
+    first = {**environment, "KAPSO_SYNC_OWNER": "acme/first"}
+    assert kapso_sync("sync", str(folder), environment=first).code == 0
+    second = {**environment, "KAPSO_SYNC_OWNER": "acme/second", "KAPSO_SYNC_STATE_DIR": f"{folder}-state"}
+    wrong = kapso_sync("sync", str(folder), "--take-from", "nope", environment=second)
+    assert (wrong.code, wrong.err.splitlines()[-2:]) == (
+        64,
+        ["error: --take-from nope: no function on Kapso has this owner", "hint: others are: acme/first"],
+    )
+    assert kapso_sync("sync", str(folder), "--take-from", "acme/first", environment=second).code == 0
+    assert all("acme/second" in (function.description or "") for function in kapso.world.functions.values())
+
+
+def test_an_empty_env_file_is_not_given_and_an_empty_slug_is_refused(folder: Path, environment: Environment) -> None:
+    """A script's variable may be empty: without --only the command would mean all functions."""
+    assert kapso_sync("plan", str(folder), "--env-file", "", environment=environment).code == 0
+    for flag in ("--only", "--retry", "--overwrite", "--take-from", "--delete"):
+        ran = kapso_sync("sync", str(folder), flag, "", environment=environment)
+        assert (ran.code, f"invalid value for '{flag}': it is empty" in ran.err) == (64, True)
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [

@@ -111,6 +111,10 @@ class Observed:
         others = (mark for mark in marks if comparable_owner(mark.owner) not in ours)
         return next((mark.owner for mark in others), None)
 
+    def is_our_name(self, owner: str) -> bool:
+        """Return whether this is our owner, or one that we had before."""
+        return comparable_owner(owner) in self._our_names
+
     @functools.cached_property
     def _our_names(self) -> frozenset[str]:
         """Our owner and our former ones, in the spelling in which owners are compared."""
