@@ -37,7 +37,9 @@ from kapso_sync.server.sessions import Guesses, Sessions
 from kapso_sync.server.views import PageViews
 
 MAX_SUSPENSION = 365 * 86400
-_YES = ("1", "true")
+_YES, _NO = ("1", "true"), ("", "0", "false")
+_LISTS, _FLAGS = ("retry", "overwrite", "take_from", "delete"), ("allow_recreate", "reset_secrets", "wait")
+"""Parameters of a request for a pass: those that name slugs or owners, and those that are on or off."""
 
 _REFUSAL_HINTS = {
     WebhookRefusal.NO_SIGNATURE: "set the secret of KAPSO_SYNC_WEBHOOK_SECRET at the git host's webhook",
@@ -252,6 +254,8 @@ class _Server:
         """
         if (closed := self.access.admin(request)) is not None:
             return closed
+        if (problem := _query_problem(request.query_params)) is not None:
+            return error(400, problem)
         overrides = _overrides(request.query_params)
         status = self.control.status()
         unknown = overrides.slugs - {function.slug for function in status.functions}
@@ -324,6 +328,18 @@ class _EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._server.streams -= 1
+
+
+def _query_problem(query: QueryParams) -> str | None:
+    """Return what is wrong with the parameters of a request for a pass, or None; none is ignored."""
+    for name, value in query.multi_items():
+        if name in _LISTS and not value.strip():
+            return f"{name}: expected a name"
+        if name in _FLAGS and value not in (*_YES, *_NO):
+            return f"{name}: expected 1 or 0"
+        if name not in (*_LISTS, *_FLAGS):
+            return f"unknown parameter; known are {', '.join((*_LISTS, *_FLAGS))}"
+    return None
 
 
 def _overrides(query: QueryParams) -> PassOverrides:

@@ -170,6 +170,26 @@ async def test_a_standby_hands_a_reconcile_to_the_leader_and_does_not_wait(stub:
     assert (await client.post("/api/reconcile?retry=unknown", headers=BEARER)).status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("foo=1", "unknown parameter; known are retry, overwrite, take_from, delete, allow_recreate, reset_secrets, wait"),
+        ("wait=maybe", "wait: expected 1 or 0"),
+        ("wait=1&wait=maybe", "wait: expected 1 or 0"),
+        ("reset_secrets=yes", "reset_secrets: expected 1 or 0"),
+        ("take_from=", "take_from: expected a name"),
+    ],
+)
+async def test_a_parameter_of_a_pass_that_is_not_understood_is_400(
+    stub: DaemonStub, client: httpx.AsyncClient, query: str, reason: str
+) -> None:
+    """Ignored, it would be taken for granted; nothing is requested. Whoever has no token learns nothing."""
+    answer = await client.post(f"/api/reconcile?{query}", headers=BEARER)
+    assert (answer.status_code, answer.json()["error"], stub.triggers) == (400, reason, [])
+    assert (await client.post(f"/api/reconcile?{query}")).status_code == 401
+    assert (await client.post("/api/reconcile?wait=0", headers=BEARER)).status_code == 202
+
+
 async def test_a_push_that_cannot_reach_the_leader_is_503_and_may_be_sent_again(
     stub: DaemonStub, client: httpx.AsyncClient
 ) -> None:
