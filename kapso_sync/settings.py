@@ -84,11 +84,12 @@ def _number(low: int, high: int) -> Callable[[object], int]:
 
 
 def _one_of(*choices: _T) -> Callable[[object], _T]:
-    """Return a parser of these texts."""
+    """Return a parser of these texts, with or without blanks around them."""
 
     def parse(value: object) -> _T:
+        text = value.strip() if isinstance(value, str) else value
         for choice in choices:
-            if value == choice:
+            if text == choice:
                 return choice
         spelled = [f"'{choice}'" for choice in choices]
         raise ValueError(f"expected {alternatives(spelled)}")

@@ -80,6 +80,13 @@ def test_addresses_are_checked_with_the_other_settings_and_all_at_once() -> None
     assert (good.api_base_url, good.listen, good.public_url) == ("https://kapso.example", ":0", "http://x.example/a")
 
 
+def test_blanks_around_a_choice_are_no_part_of_it() -> None:
+    """As around numbers and durations; inside of one they are."""
+    assert load(KAPSO_SYNC_DRIFT=" report ").drift is DriftPolicy.REPORT
+    with pytest.raises(ConfigError, match="KAPSO_SYNC_DRIFT is 're port'"):
+        load(KAPSO_SYNC_DRIFT="re port")
+
+
 PATHS = sorted(name for name in SETTINGS if name.endswith(("_file", "_dir")) or name in ("esbuild", "source"))
 
 
