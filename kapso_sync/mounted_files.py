@@ -65,12 +65,12 @@ def header_value(place: str, text: str) -> str:
         before = re.split(r"\r\n|\n|\r", text[:offset])
         if character in "\r\n":
             raise ConfigError(
-                f"{place} has more than one line: line {len(before)} is not the last",
+                f"{place} has more than one line: more follows line {len(before)}",
                 hint="keep the value alone in it: no comment, no second value",
             )
         line = f"line {len(before)}, " if len(before) > 1 else ""
         raise ConfigError(
-            f"{place}: {line}character {len(before[-1]) + 1} is U+{ord(character):04X}, which no key has",
+            f"{place}: {line}character {len(before[-1]) + 1} is U+{ord(character):04X}, which no credential has",
             hint="save it as UTF-8 text" if character == "\0" else _COPY_AGAIN,
         )
     return found

@@ -123,8 +123,8 @@ def test_an_api_key_file_may_have_a_byte_order_mark_and_a_line_break(tmp_path: P
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("# our key\nthe-s3cret-key\n", "has more than one line: line 1 is not the last"),
-        ("\n\nthe-s3cret-key\r\nthe-s3cret-key", "has more than one line: line 3 is not the last"),
+        ("# our key\nthe-s3cret-key\n", "has more than one line: more follows line 1"),
+        ("\n\nthe-s3cret-key\r\nthe-s3cret-key", "has more than one line: more follows line 3"),
         ("\nthe-s3cret-k\x00ey", "line 2, character 13 is U+0000"),
         ("the-s3cret-key\x0b", "character 15 is U+000B"),
         ("the-s3cret\x85key", "character 11 is U+0085"),
