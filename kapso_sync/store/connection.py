@@ -35,16 +35,29 @@ def read_only(folder: Path, query: Callable[[sqlite3.Connection], _T]) -> _T | N
 
 
 def find_damage(folder: Path, query: Callable[[sqlite3.Connection], object]) -> str | None:
-    """Return why a query cannot read a state folder, as the end of a sentence; None if it can, and if there is no database."""
+    """Return why the next writer sets a database aside that a query cannot read, as the end of a sentence; else None.
+
+    One that is locked, or that this user may not read, is not damaged.
+    """
     try:
         _read(folder, query)
     except Newer:
         return "was written by another version of kapso-sync"
-    except OSError as error:
-        return f"cannot be read: {error.strerror or error}"
+    except OSError:
+        return None
+    except sqlite3.OperationalError as error:
+        return "is damaged" if is_torn(error) else None
     except _UNREADABLE:
         return "is damaged"
     return None
+
+
+_TORN = ("no such table", "no such column", "malformed", "Could not decode to UTF-8")
+
+
+def is_torn(error: sqlite3.OperationalError) -> bool:
+    """Return whether SQLite says that the database is damaged, by the exception that it also raises for the disk and locks."""
+    return any(said in str(error) for said in _TORN)
 
 
 def _read(folder: Path, query: Callable[[sqlite3.Connection], _T]) -> _T | None:

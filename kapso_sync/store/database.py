@@ -40,6 +40,7 @@ from kapso_sync.store.connection import (
     check_version,
     find_damage,
     get_meta,
+    is_torn,
     read_only,
     writing,
 )
@@ -76,7 +77,7 @@ class StateStore:
             try:
                 self._db, owned = _open(folder / DATABASE_NAME, patience)
             except (sqlite3.DatabaseError, Newer) as error:
-                if isinstance(error, sqlite3.OperationalError) and not _torn(error):
+                if isinstance(error, sqlite3.OperationalError) and not is_torn(error):
                     raise
                 self.set_aside = _set_aside(folder / DATABASE_NAME, now())
                 self._db, owned = _open(folder / DATABASE_NAME, patience)
@@ -322,7 +323,7 @@ def read_state(folder: Path, facts: ApiFactsFile | None = None) -> ReconcilerSta
 
 
 def find_state_damage(folder: Path) -> str | None:
-    """Return why the database of a state folder cannot be read, as the end of a sentence; None if it can, or there is none."""
+    """Return why the next writer will set the database of a state folder aside, as the end of a sentence; else None."""
     return find_damage(folder, _load_state)
 
 
@@ -438,14 +439,6 @@ def _check_whole(db: sqlite3.Connection) -> None:
     verdict = db.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != ("ok",):
         raise sqlite3.DatabaseError(f"the database is torn: {verdict}")
-
-
-_DAMAGE = ("no such table", "no such column", "malformed", "Could not decode to UTF-8")
-"""What SQLite says of a damaged database, with the exception that it also raises where the disk or a lock is at fault."""
-
-
-def _torn(error: sqlite3.OperationalError) -> bool:
-    return any(said in str(error) for said in _DAMAGE)
 
 
 def _set_aside(path: Path, now: datetime) -> Path:

@@ -208,7 +208,7 @@ def _set_aside_notices(store: StateStore) -> tuple[Notice, ...]:
 
 
 def _damage_notices(folder: Path, state: ReconcilerState) -> tuple[Notice, ...]:
-    """Return a warning about a database that cannot be read, of which ``state`` has nothing."""
+    """Return a warning about a database that the next sync sets aside; ``state`` has nothing of it."""
     damage = find_state_damage(folder) if not state.owned else None
     if damage is None:
         return ()

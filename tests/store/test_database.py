@@ -33,7 +33,7 @@ from kapso_sync.model.state import (
 )
 from kapso_sync.store import codec
 from kapso_sync.store.connection import DATABASE_NAME, LATER
-from kapso_sync.store.database import StateStore, read_last_pass, read_running_pass, read_state
+from kapso_sync.store.database import StateStore, find_state_damage, read_last_pass, read_running_pass, read_state
 from kapso_sync.store.lock import LOCK_NAME, held
 from tests.builders import CODE_A, CODE_B, DAWN, content, moment, owned, remote
 
@@ -270,6 +270,7 @@ def test_a_locked_database_is_not_replaced(tmp_path: Path) -> None:
         with pytest.raises(StateUnusable) as raised:
             StateStore(tmp_path, lambda: NOON, patience=0.05)
         assert "another program has its database open" in str(raised.value.hint)
+        assert find_state_damage(tmp_path) is None
     finally:
         other.close()
     assert not list(tmp_path.glob("*.set-aside-*"))
