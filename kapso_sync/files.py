@@ -15,7 +15,7 @@ _NEVER_WAIT = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _NO_LINK = _NEVER_WAIT | os.O_NOFOLLOW
 
 
-def read_small(path: Path, limit: int, *, follow: bool = False) -> bytes:
+def read_small(path: str | Path, limit: int, *, follow: bool = False) -> bytes:
     """Return the content of a regular file of at most ``limit`` bytes; ``follow`` a link as its last part.
 
     Raises `OSError`: besides the usual reasons ``ELOOP`` for a link, ``EINVAL`` for what is no regular file, such as a pipe,

@@ -13,6 +13,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from kapso_sync.errors import Location, Notice
 from kapso_sync.files import read_small
 from kapso_sync.model.builds import Built
@@ -48,10 +50,10 @@ class BuildFolder:
 
     def get(self, key: str) -> Built | None:
         """Return the build of a key, or None."""
-        path = self._folder / f"{key}.json"
+        path = f"{self._folder}/{key}.json"  # a restart reads hundreds of them
         try:
-            built = _decoded(json.loads(read_small(path, MAX_BYTES)))
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            built = _decoded(msgspec.json.decode(read_small(path, MAX_BYTES)))
+        except (OSError, msgspec.DecodeError, ValueError, KeyError, TypeError, RecursionError):
             return None
         if self._writes:
             with contextlib.suppress(OSError):
