@@ -94,19 +94,23 @@ class _Fault:
 
 
 def check(document: Document, model: type[_Model]) -> _Model | None:
-    """Return the document as a model; what is wrong is added to its problems, and then the result may be None."""
+    """Return the document as a model; what is wrong is added to its problems, and then the result may be None.
+
+    Where YAML has a problem already, nothing else is said. A document that is not complete has nothing to check.
+    """
+    if document.problems and not document.is_complete:
+        return None
     described = _described(model)  # type: ignore[arg-type] # every type is hashable
     faults = _faults(described, document.value, ())
-    document.problems += [_problem(document, fault) for fault in faults]
+    found = [_problem(document, fault) for fault in faults]
     faulty = {fault.path for fault in faults}
     for path in _nulls(document.value) if document.value is not None else ():
         entry = path[:-1] == ("functions",) or (len(path) == 4 and path[0] == "environments" and path[2] == "functions")
         if not entry and not _free(path) and path not in faulty:
             text = f"{dotted(path)}: nothing is given"
-            document.problems.append(
-                document.problem("empty", text, document.location(path, key=True), "give a value, or remove the key")
-            )
-    document.problems += ambiguities(document, faulty)
+            found.append(document.problem("empty", text, document.location(path, key=True), "give a value, or remove the key"))
+    told = {problem.location for problem in document.problems}
+    document.problems += [problem for problem in (*found, *ambiguities(document, faulty)) if problem.location not in told]
     return None if faults else msgspec.convert(document.value, model)
 
 

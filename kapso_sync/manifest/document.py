@@ -61,7 +61,7 @@ class Document:
 
     ``places`` holds line and column (from 1) of values, ``key_places`` of mapping keys. ``ambiguous`` holds, by path, plain
     scalars that YAML readers disagree on; in the value they are text. ``secrets`` are the parts of the text that no problem
-    shows, in order.
+    shows, in order. ``is_complete``: the text was read to its end, so that `value` is all of it, whatever problems there are.
     """
 
     file: str
@@ -71,6 +71,7 @@ class Document:
     key_places: MutableMapping[Path, tuple[int, int]] = field(default_factory=dict)
     ambiguous: dict[Path, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    is_complete: bool = False
     secrets: list[Span] = field(default_factory=list, repr=False)
     _lines: list[Span] | None = field(default=None, repr=False)
 
@@ -250,10 +251,10 @@ class _Reader:
 
     def read(self, source: str, loader: Loader) -> None:
         """Fill the document in."""
-        is_complete = self._read_events(source, loader)
         document = self._document
+        document.is_complete = self._read_events(source, loader)
         document.secrets = merged_spans(with_comment(source, span) for span in self._secrets)
-        if not is_complete:
+        if not document.is_complete:
             document.hide_unread()
         # Only now it is known what their lines may show.
         document.problems = [

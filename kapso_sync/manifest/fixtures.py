@@ -121,7 +121,7 @@ def fixture_files(slug: str, file: str) -> Mapping[str, tuple[str, ...]]:
 
 def _answers(name: str, content: bytes, problems: list[Problem]) -> tuple[FetchAnswer, ...]:
     document = read_document(name, content)
-    models = check(document, FETCHES) if not document.problems else None
+    models = check(document, FETCHES)
     problems += document.problems
     return tuple(map(_answer, models)) if models is not None and not document.problems else ()
 

@@ -170,7 +170,7 @@ def _read_folder(folder: str, path: str, files: Mapping[str, SourceFile]) -> Cli
     if file.content is None:
         return CliFolder(folder, start, problems=(Problem("unreadable-file", f"{path} {file.problem}", start),))
     document = read_document(path, file.content)
-    model = check(document, FolderModel) if not document.problems else None
+    model = check(document, FolderModel)
     slug = model.slug if model is not None and model.slug is not None else folder
     if not is_slug(slug):
         hint = "give a `slug` of lower-case letters, digits and hyphens"

@@ -131,8 +131,6 @@ def _read_file(snapshot: Snapshot) -> tuple[Document | None, ManifestModel | Non
     if document.value is None and not document.problems:
         hint = "start with `version: 1` and `functions:`"
         document.problems.append(Problem("empty", "the manifest is empty", Location(name, 1, 1), hint))
-    if document.problems:
-        raise ManifestInvalid(sorted(document.problems, key=_position))
     return document, check(document, ManifestModel)
 
 

@@ -69,3 +69,30 @@ def test_a_path_that_no_file_system_takes_is_refused_at_once() -> None:
     assert problem.message.endswith("is longer than 4096 characters")
     assert len(problem.message) < 500
     assert time.process_time() - started < 10
+
+
+def test_a_mistake_of_yaml_hides_no_other_one() -> None:
+    """Where it stands nothing else is said; everywhere else all is told at once, in order."""
+    text = (
+        "version: 1\n"
+        "functions:\n"
+        "  hello:\n"
+        "    minify: yes\n"
+        "    protectd: true\n"
+        "    <<: {a: 1}\n"
+        "    name: &anchor 5\n"
+        "    name: again\n"
+        "    checks: {expect: 1}\n"
+    )
+    said = [f"{problem.location}: {problem.code}" for problem in problems_of(text)]
+    assert said == [
+        "manifest.yaml:4:13: value",
+        "manifest.yaml:5:5: unknown-key",
+        "manifest.yaml:6:5: merge",
+        "manifest.yaml:7:11: anchor",
+        "manifest.yaml:8:5: duplicate-key",
+        "manifest.yaml:9:13: value",
+    ]
+    cut = problems_of(text + "  broken: {")
+    assert [problem.code for problem in cut][-1] == "syntax"
+    assert "unknown-key" not in [problem.code for problem in cut], "what is not read to its end is not judged"
