@@ -22,6 +22,9 @@ _SHAPES = (
     r"eyJ[\w-]{10,500}+\.eyJ[\w-]{10,}(?:\.[\w-]+)?",  # JSON Web Tokens; the limit is for `eyJeyJeyJ…`
 )
 
+MASK = "[redacted]"
+"""What stands for a secret wherever it was left out."""
+
 USERINFO = re.compile(r"(?<=://)[^/@\s\"']+@")
 """The user, and maybe a password, in a URL."""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from kapso_sync.credentials import MASKED
+from kapso_sync.credentials import MASK, MASKED
 from kapso_sync.env_file import EnvFile, parse_env_file
 from kapso_sync.errors import ConfigError, Notice
 from kapso_sync.model.policies import AdoptPolicy, Contract, DriftPolicy, MaxDelete, UnknownSecrets
@@ -566,6 +566,6 @@ def _explain(mistakes: Sequence[tuple[str, object, ValueError]]) -> ConfigError:
     lines = []
     for name, value, error in mistakes:
         visible = error.shown if isinstance(error, _WrongUrl) else None if f"{name}_file" in SETTINGS else value
-        shown = "" if visible is None else f" is {MASKED.sub('[redacted]', repr(visible))}"
+        shown = "" if visible is None else f" is {MASKED.sub(MASK, repr(visible))}"
         lines.append(f"{variable(name)}{shown}: {error}")
     return ConfigError("; ".join(lines), hint="flags and variables share these rules; `docs/settings.md` lists them all")

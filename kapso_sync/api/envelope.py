@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kapso_sync.api.json_answers import TooMuch, read_json
-from kapso_sync.credentials import LONG_TOKEN, MASKED
+from kapso_sync.credentials import LONG_TOKEN, MASK, MASKED
 from kapso_sync.errors import AnswerTooLarge, ApiGarbled, Call
 from kapso_sync.model.json_values import MAX_JSON_DEPTH, Json, is_nested_within
 
@@ -216,7 +216,7 @@ def _json_object(body: bytes) -> Mapping[str, Json] | None:
 def _one_line(text: str, scrub: Callable[[str], str]) -> str:
     # JSON can carry half of a surrogate pair, which no database and no stream takes.
     text = text.encode("utf-8", "replace").decode("utf-8")
-    line = LONG_TOKEN.sub("[redacted]", MASKED.sub("[redacted]", scrub(" ".join(scrub(text).split()))))
+    line = LONG_TOKEN.sub(MASK, MASKED.sub(MASK, scrub(" ".join(scrub(text).split()))))
     return line if len(line) <= MESSAGE_LIMIT else f"{line[:MESSAGE_LIMIT]}…"
 
 

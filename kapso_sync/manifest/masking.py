@@ -6,9 +6,8 @@ import bisect
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from kapso_sync.credentials import looks_like_a_value
+from kapso_sync.credentials import MASK, looks_like_a_value
 
-MASK = "***"
 Span = tuple[int, int]
 """Start and end of a part of a text, in characters."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from kapso_sync.container_memory import memory_for_program
-from kapso_sync.credentials import USERINFO
+from kapso_sync.credentials import MASK, USERINFO
 from kapso_sync.errors import ConfigError, SourceUnavailable, StateUnusable
 from kapso_sync.network import Network
 from kapso_sync.permissions import make_private
@@ -298,7 +298,7 @@ class Git:
         text = _readable(errors.decode("utf-8", "replace"))
         password = self._credentials.password()
         if password:
-            text = text.replace(" ".join(password.split()), "[redacted]")
+            text = text.replace(" ".join(password.split()), MASK)
         return _shortened(USERINFO.sub("", text))
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kapso_sync.credentials import looks_like_a_value
+from kapso_sync.credentials import MASK, looks_like_a_value
 from kapso_sync.env_file import parse_env_file
 from kapso_sync.files import read_beneath, read_small
 from kapso_sync.model.desired import DotenvSecret, EnvSecret, FileSecret, GivenSecret, PlainSecret
@@ -211,7 +211,7 @@ def _without_values(missing: SecretMissing, source: EnvSecret | FileSecret | Dot
         return missing
     message = missing.message
     for value in values:
-        message = message.replace(value, "***")
+        message = message.replace(value, MASK)
     hint = "name the place of the value; this looks like the value itself: replace a credential that git has seen"
     return SecretMissing(message, hint)
 

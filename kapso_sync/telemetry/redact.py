@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from typing import Any
 from urllib.parse import quote, quote_plus
 
-from kapso_sync.credentials import MASKED
+from kapso_sync.credentials import MASK, MASKED
 
-MASK = "[redacted]"
 MIN_LENGTH = 6
 """Minimum length of a known secret: a shorter one would match parts of ordinary words."""
 

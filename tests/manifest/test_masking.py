@@ -135,7 +135,7 @@ def test_other_values_and_their_lines_are_quoted() -> None:
     """Else the tests above would hold for errors that say nothing; a name may hold the word."""
     (first, second) = problems_of(f"{HEAD}    public_endpoint: {CANARY}\n    secrets: {{A: x}}\n")
     assert told(first).count(CANARY) == 2
-    assert second.frame == "   5 |     secrets: {A: ***}\n" + " " * 24 + "^"
+    assert second.frame == "   5 |     secrets: {A: [redacted]}\n" + " " * 24 + "^"
     (broken,) = problems_of(f"{HEAD}    secrets:\n      A: {{env: A}}\n    description: {CANARY}: x\n")
     assert CANARY in told(broken)
     (policy,) = problems_of(f"version: 1\ndefaults: {{secrets_policy: {CANARY}}}\n")

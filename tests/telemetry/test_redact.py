@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kapso_sync.telemetry.redact import BLOCK, MASK, MIN_PIECE, Redactor
+from kapso_sync.credentials import MASK
+from kapso_sync.telemetry.redact import BLOCK, MIN_PIECE, Redactor
 
 secrets = st.text(st.characters(codec="utf-8"), max_size=40).map(lambda text: f"s3cr3t-{text}-end")
 words = st.text(max_size=30)
