@@ -106,7 +106,7 @@ def _text(value: object) -> str:
 def _path(value: object) -> Path:
     """Return a path; ``~`` and ``~user`` at its beginning, which no shell expands in a file, are home folders.
 
-    Raises ValueError if there is no such home folder.
+    Raises ValueError if the home folder is unknown.
     """
     if isinstance(value, Path):
         return Path(_without_tilde(str(value)))

@@ -374,7 +374,7 @@ class Builder:
         sloppy = self._stays_sloppy(shape, closure, script=script)
         plain, maps = sloppy and shape.style is Style.SCRIPT, not closure.packages
         options = Options(script, entry.minify, sloppy, plain, maps)
-        digest = hashlib.sha256(_said_of_all(options))
+        digest = hashlib.sha256(_key_beginning(options))
         known = [entry.file, closure.packages, closure.configs, closure.aliases, *await site.pins(closure)]
         files = [f"{path}\0{self._shapes.digest(path, site.content(path))}\0" for path in closure.files]
         digest.update(json.dumps(known).encode() + "".join(files).encode("utf-8", "surrogateescape"))
@@ -476,7 +476,7 @@ class Builder:
 
 
 @functools.cache
-def _said_of_all(options: Options) -> bytes:
+def _key_beginning(options: Options) -> bytes:
     """Return the beginning of a build's key, which all builds with these options have in common."""
     return json.dumps([FORMAT, VERSION, options.flags]).encode()
 

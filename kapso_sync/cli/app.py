@@ -276,12 +276,13 @@ def plan(
     from kapso_sync.cli.pass_args import PassArgs
     from kapso_sync.cli.unchanged import plan_unchanged
     from kapso_sync.model.policies import PassOverrides
+    from kapso_sync.wiring.unchanged import DuePass
 
     if json_output and form not in (None, "json"):
         raise UsageError(f"both --json and --format {form} are given", hint="--json is short for --format json")
     overrides = PassOverrides(delete=frozenset(delete))
     args = PassArgs(context, context.load_settings(), overrides, only, None, json_output or form == "json")
-    unchanged = plan_unchanged(args) if form in (None, "text") and markdown_file is None else None
+    unchanged = plan_unchanged(args) if form in (None, "text") and markdown_file is None else DuePass()
     if isinstance(unchanged, int):
         return unchanged
     from kapso_sync.cli import sync as sync_command

@@ -143,7 +143,7 @@ def _print_passes(
     elif not running:
         damage = find_state_damage(folder) if folder is not None else None
         none = "No pass was recorded here yet: `kapso-sync sync` makes the first."
-        broken = f"The database of the state folder {damage}: `kapso-sync sync` keeps it under another name, and begins anew."
+        broken = f"The database of the state folder {damage}: `kapso-sync sync` renames it, and starts an empty one."
         console.line(advise_next(none if damage is None else broken))
 
 

@@ -106,7 +106,7 @@ async def _session_or_daemon(args: PassArgs, opening: AbstractAsyncContextManage
 
 def show_plan(
     args: PassArgs,
-    due: DuePass | None = None,
+    due: DuePass,
     *,
     detailed: bool = False,
     markdown: bool = False,
@@ -117,9 +117,8 @@ def show_plan(
 
     async def work() -> int:
         bus = args.context.event_bus(settings)
-        due_pass = due or DuePass()
-        async with open_session(settings, bus, writes=False, not_before=due_pass.not_before) as session:
-            earlier = earlier_list(due_pass, session)
+        async with open_session(settings, bus, writes=False, not_before=due.not_before) as session:
+            earlier = earlier_list(due, session)
             plan = await session.plan(PassRequest("plan", args.only, args.expect, args.overrides, earlier=earlier))
         plan = plan.advised(args.context.advise)
         if markdown_file is not None:

@@ -29,7 +29,10 @@ def is_secret_key(key: str) -> bool:
 
 
 def shown_secret_key(key: str) -> str:
-    """Return a key below `secrets`, masked if it is no name: in ``{env:hunter2}`` all of it is a key, since a blank lacks."""
+    """Return a key below `secrets`; a key that cannot be a name is masked.
+
+    YAML takes ``{env:hunter2}``, without a space after the colon, for one key.
+    """
     return key if _NAME.fullmatch(key) and not looks_like_a_value(key) else MASK
 
 

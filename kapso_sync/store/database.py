@@ -180,7 +180,7 @@ class StateStore:
         if there != self._files:
             raise StateReplaced(
                 f"the state folder {self._folder} was removed or replaced while kapso-sync used it",
-                hint="nothing is written to Kapso without a journal: a daemon opens it anew, a command has to be run again",
+                hint="nothing is written to Kapso without a journal: a daemon opens the folder again, repeat a command",
             )
         running = RunningPass(trigger, self._now())
         with self._without_waiting():

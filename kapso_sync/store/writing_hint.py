@@ -7,7 +7,7 @@ import sqlite3
 
 FREE_SPACE = "free some space on the disk of the state folder, or give its user a larger quota"
 
-NO_FILE = "move away what is there: it is no file of kapso-sync's"
+NO_FILE = "move it away: kapso-sync did not make it"
 BUSY = "another program has its database open, such as a backup or `sqlite3`: wait until it has ended, or end it"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,11 +87,7 @@ async def open_session(  # noqa: PLR0913 - each is something that another caller
         facts = ApiFactsFile.for_base(source.folder.parent, base_url)
         notices = (*_owner_notices(source), *root_notices(source.folder.parent))
         store = stack.enter_context(_open_store(source, bus.emit, clock, facts)) if writes else None
-        if store is not None:
-            load_state, damage = store.load_state, _set_aside_notices(store)
-        else:
-            state = _read_state(source, facts)
-            load_state, damage = lambda: state, _damage_notices(source.folder, state)
+        load_state, damage = _remembered(source, facts, store)
         transport = await stack.enter_async_context(
             make_transport(
                 settings,
@@ -173,6 +169,16 @@ def _open_store(source: ResolvedSource, emit: events.Listener, clock: Clock, fac
         yield store
 
 
+def _remembered(
+    source: ResolvedSource, facts: ApiFactsFile, store: StateStore | None
+) -> tuple[Callable[[], ReconcilerState], tuple[Notice, ...]]:
+    """Return what loads the state, and a warning if its database cannot be read. Without a ``store`` it is read once, here."""
+    if store is not None:
+        return store.load_state, _set_aside_notices(store)
+    state = _read_state(source, facts)
+    return lambda: state, _damage_notices(source.folder, state)
+
+
 def _read_state(source: ResolvedSource, facts: ApiFactsFile) -> ReconcilerState:
     """Return the state as a writing session would find it."""
     state = read_state(source.folder, facts)
@@ -212,7 +218,7 @@ def _damage_notices(folder: Path, state: ReconcilerState) -> tuple[Notice, ...]:
     damage = find_state_damage(folder) if not state.owned else None
     if damage is None:
         return ()
-    text = f"the database of the state folder {folder} {damage}: a sync keeps it under another name, and begins anew"
+    text = f"the database of the state folder {folder} {damage}: `kapso-sync sync` renames it, and starts an empty one"
     return (Notice("state-unreadable", f"{text}; {_FORGOTTEN}"),)
 
 

@@ -147,7 +147,7 @@ def nothing_was_recorded(bench: Bench) -> Generator[Ran, Ran, None]:
     assert "No pass was recorded" not in bench.here("status").out
 
 
-@hint("keeps it under another name, and begins anew.")
+@hint("renames it, and starts an empty one")
 def the_database_is_of_another_version(bench: Bench) -> Generator[Ran, Ran, None]:
     bench.synced()
     (database,) = Path(bench.environment["KAPSO_SYNC_STATE_DIR"]).glob("*/state.db")

@@ -108,7 +108,9 @@ def test_a_database_that_cannot_be_read_is_a_warning(
         db.execute(statement)
         db.execute("DELETE FROM meta WHERE key = 'settled_pass'")
     plan = kapso_sync("plan", str(folder), environment=environment)
-    assert f"warning: the database of the state folder {database.parent} {said}: a sync keeps it" in plan.out, plan.out
+    assert (
+        f"warning: the database of the state folder {database.parent} {said}: `kapso-sync sync {folder}` renames it" in plan.out
+    ), plan.out
     status = kapso_sync("status", str(folder), environment=environment)
     assert (said in status.out) is (said != "is damaged"), "of a damaged one, the last pass can still be read"
     sync = kapso_sync("sync", str(folder), environment=environment)

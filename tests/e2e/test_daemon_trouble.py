@@ -262,7 +262,7 @@ def test_a_full_disk_stops_all_writes_to_kapso_until_there_is_room(
 def test_a_state_folder_that_is_removed_is_opened_again_before_anything_is_written(
     kapso: Served, folder: Path, environment: dict[str, str]
 ) -> None:
-    """Nobody would find a journal in a removed folder, nor see its lock: the daemon says so, and makes both anew."""
+    """No other process sees the journal and the lock of a removed folder: the daemon logs that, and makes new ones."""
     with daemon(str(folder), environment) as running:
         running.event("reconcile.finished")
         shutil.rmtree(environment["KAPSO_SYNC_STATE_DIR"])

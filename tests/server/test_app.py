@@ -183,7 +183,7 @@ async def test_a_standby_hands_a_reconcile_to_the_leader_and_does_not_wait(stub:
 async def test_a_parameter_of_a_pass_that_is_not_understood_is_400(
     stub: DaemonStub, client: httpx.AsyncClient, query: str, reason: str
 ) -> None:
-    """Ignored, it would be taken for granted; nothing is requested. Whoever has no token learns nothing."""
+    """The answer is 400 and no pass is requested; a caller without the token gets 401 whatever the parameters are."""
     answer = await client.post(f"/api/reconcile?{query}", headers=BEARER)
     assert (answer.status_code, answer.json()["error"], stub.triggers) == (400, reason, [])
     assert (await client.post(f"/api/reconcile?{query}")).status_code == 401

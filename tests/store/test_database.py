@@ -282,7 +282,7 @@ def test_what_is_no_file_is_not_taken_for_a_full_disk(tmp_path: Path, make: Call
     make(tmp_path / DATABASE_NAME)
     with pytest.raises(StateUnusable, match="it is not a regular file") as raised:
         store_in(tmp_path)
-    assert "move away what is there" in str(raised.value.hint)
+    assert "move it away" in str(raised.value.hint)
 
 
 def test_a_full_disk_is_a_state_unusable_error(tmp_path: Path) -> None:
