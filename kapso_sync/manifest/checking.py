@@ -188,7 +188,7 @@ def _in_metadata(kind: inspect.Metadata, value: Json, path: Path) -> Sequence[_F
 
 
 def _in_union(kind: inspect.UnionType, value: Json, path: Path) -> Sequence[_Fault]:
-    """Look at the type of several that a value was meant to be: the one that it is, else the one with the most to say."""
+    """Look at a value as the type that it is, of several that are allowed; of a value that is none of them, name them all."""
     for each in kind.types:
         if _is_of(each, value):
             return _faults(each, value, path)
@@ -196,9 +196,7 @@ def _in_union(kind: inspect.UnionType, value: Json, path: Path) -> Sequence[_Fau
     if len(given) > 1:
         expected = f"expected {alternatives(_NAMES.get(type(each), 'false') for each in map(_without_rules, given))}"
         return [_Fault(path, _Kind.NO_MAPPING, expected, value)]
-    nested = [each for each in kind.types if isinstance(each, inspect.StructType | inspect.DictType | inspect.ListType)]
-    others = [each for each in kind.types if not isinstance(each, inspect.NoneType)]
-    return _faults((nested or others)[0], value, path)
+    return _faults(given[0], value, path)
 
 
 def _without_rules(kind: inspect.Type) -> inspect.Type:
