@@ -393,8 +393,6 @@ def _kind_of(value: bool | float | str) -> str:
 def _hint(fault: _Fault) -> str | None:
     path, value = fault.path, fault.value
     match fault.kind:
-        case _Kind.NO_MAPPING if fault.expected.endswith("or false") and _WORDS.get(str(value).lower()) == "false":
-            return "write false, without quotes"
         case _Kind.NO_MAPPING | _Kind.NO_LIST:
             return _shape_hint(path, value)
         case _Kind.SPELLING if path[-2:-1] == ("functions",):
@@ -422,7 +420,10 @@ def _shape_hint(path: Path, value: Json) -> str | None:
     key, above = str(path[-1]) if path else "", path[-2] if len(path) > 1 else None
     if above == "functions" and key in _known_keys(EntryModel):
         return _below_the_function(key)
+    may_be_false = key == "watch" or (above == "functions" and path[0] == "environments")
     match key, value:
+        case _, str() if may_be_false and _WORDS.get(value.lower()) == "false":
+            return "write false, without quotes"
         case name, str() if above == "secrets":
             name = name if re.fullmatch(SECRET_PATTERN, name) else "NAME"
             return f"write `{{env: {name}}}`, and replace a credential that git has seen"

@@ -8,6 +8,7 @@ from kapso_sync.errors import ManifestInvalid
 from kapso_sync.manifest import read_manifest
 from kapso_sync.model.desired import EnvSecret, FileSecret, Manifest
 from kapso_sync.model.source import Revision, Snapshot, SourceFile
+from tests.manifest.folder import problems_of
 
 CODE = b"async function handler() { return new Response('a'); }\n"
 
@@ -152,3 +153,12 @@ def test_a_missing_file_is_reported_at_the_environments_value() -> None:
     manifest = read(MANIFEST.replace("probes/probe.js", "probes/prope.js"), "staging")
     assert str(manifest.broken["probe"][0]).startswith("manifest.yaml:21:21: functions.probe: probes/prope.js does not exist")
     assert not read(MANIFEST.replace("probes/probe.js", "probes/prope.js"), "production").broken
+
+
+def test_a_function_that_is_left_out_of_an_environment_is_written_false() -> None:
+    """`no` is text to us; the hint says what leaves a function out. The control: the same word elsewhere gets another hint."""
+    text = "version: 1\nfunctions:\n  greet: {}\nenvironments:\n  live:\n    functions:\n      greet: no\n"
+    (problem,) = problems_of(text)
+    assert (str(problem.location), problem.hint) == ("manifest.yaml:7:14", "write false, without quotes")
+    (problem,) = problems_of("version: 1\nfunctions:\n  greet: no\n")
+    assert problem.hint == "write `{file: …}`, with the path of its code"
