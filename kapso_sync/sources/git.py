@@ -15,6 +15,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,17 @@ from kapso_sync.permissions import make_private
 from kapso_sync.retry import Backoff
 from kapso_sync.sources.command import Git, GitFailed
 from kapso_sync.sources.failures import RemoteContext, explain, is_network_failure, is_out_of_memory
-from kapso_sync.sources.git_tree import TreeReader, base_name, describe_kind, read_commit, read_object, read_raw, root_tree
+from kapso_sync.sources.git_tree import (
+    TreeReader,
+    base_name,
+    describe_kind,
+    object_digest,
+    read_commit,
+    read_object,
+    read_raw,
+    root_tree,
+)
+from kapso_sync.sources.kept_snapshot import KeptSnapshot
 from kapso_sync.sources.signatures import (
     SignatureRefused,
     SignatureVerifier,
@@ -119,13 +130,13 @@ class GitSource:
         self._git = git
         self._emit = emit
         self._verifier = verifier
-        self._last: Snapshot | None = None
+        self._last: Revision | None = None
         self._first: Snapshot | None = None
+        self._kept = KeptSnapshot(mirror)
         self._found: _Head | None = None
         self._monotonic = monotonic
         self._denied: _Denied | None = None
         self._offered: tuple[object, ...] = ()
-        self._contents: dict[bytes, bytes] = {}
 
     async def home(self) -> str:
         """Return the functions folder inside the repository, empty for its root; raises like `fetch`.
@@ -151,7 +162,7 @@ class GitSource:
         `StateUnusable` when the mirror cannot be written.
         """
         snapshot, self._first = self._first or await self._current(on_transfer), None
-        previous = self._last.revision.id if self._last else None
+        previous = self._last.id if self._last else None
         revision = snapshot.revision
         if revision.id == previous:
             self._emit(events.SourceUnchanged(revision=revision.id))
@@ -165,7 +176,7 @@ class GitSource:
                     signer=revision.signer,
                 )
             )
-        self._last = snapshot
+        self._last = revision
         return snapshot
 
     async def moved(self, *, keep: bool = True) -> bool:
@@ -175,7 +186,7 @@ class GitSource:
         wanted does not count: it must not end the work on the last one. Raises like `fetch`.
         """
         head = await self._head()
-        if self._was_read(head) is not None:
+        if self._was_read(head):
             return False
         self._found = head if keep else None
         return keep or await self._may_be_read(head)
@@ -193,20 +204,22 @@ class GitSource:
 
     async def _current(self, on_transfer: OnTransfer = lambda: None) -> Snapshot:
         head, self._found = self._found or await self._head(), None
-        if (last := self._was_read(head)) is not None:
-            return last
+        if self._last is not None and self._was_read(head):
+            kept = await asyncio.to_thread(self._kept.load, self._last.id)
+            if kept is not None:
+                return kept
         try:
-            return await self._read(head, on_transfer)
+            snapshot = await self._read(head, on_transfer)
         except OSError as error:
             raise StateUnusable(
                 f"{self._mirror} cannot be used: {error.strerror}", hint="git needs a folder of its own for its mirror"
             ) from error
+        await asyncio.to_thread(self._kept.keep, snapshot)
+        return snapshot
 
-    def _was_read(self, head: _Head) -> Snapshot | None:
-        """Return the last snapshot if it is of this head; an id names the same commit for ever, also a short one or a tag's."""
-        if self._last is not None and (head.commit == self._last.revision.id or _COMMIT_ID.fullmatch(head.ref)):
-            return self._last
-        return None
+    def _was_read(self, head: _Head) -> bool:
+        """Return whether this head was read last; an id names the same commit for ever, also a short one or a tag's."""
+        return self._last is not None and (head.commit == self._last.id or _COMMIT_ID.fullmatch(head.ref) is not None)
 
     async def _head(self) -> _Head:
         """Ask the remote, with one ``ls-remote``, for the commit of the ref."""
@@ -482,11 +495,11 @@ class GitSource:
             commit = read_commit(repository, commit_id)
             root = root_tree(repository, commit.tree)
             tree, path = self._home(root)
-            reader = TreeReader(root, self._contents, WalkBudget(path or "the repository", self._monotonic))
+            known = {} if self._last is None else _by_id(self._kept.load(self._last.id))
+            reader = TreeReader(root, known, WalkBudget(path or "the repository", self._monotonic))
             files = {file.path: file for file in reader.files(tree)}
             lock_files = dict(reader.lock_files_above(path))
             configs = {file.path: file for file in reader.configs_above(path)}
-            self._contents = reader.contents
             remote_map, project = (reader.plain_file(name) for name in (REMOTE_MAP, PROJECT_FILE))
             revision = Revision(
                 commit_id,
@@ -527,6 +540,15 @@ class GitSource:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:MAX_LISTED_REFS]) + (", …" if len(names) > MAX_LISTED_REFS else "")
+
+
+def _by_id(snapshot: Snapshot | None) -> dict[bytes, bytes]:
+    """Return the contents of a snapshot by the ids that git has for them."""
+    if snapshot is None:
+        return {}
+    files = chain(snapshot.files.values(), snapshot.lock_files.values(), snapshot.above.files.values())
+    contents = (file.content for file in files)
+    return {object_digest("blob", content): content for content in contents if content is not None}
 
 
 class _Broken(Exception):

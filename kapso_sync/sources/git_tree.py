@@ -88,15 +88,15 @@ def _name_in(author: str) -> str | None:
 class TreeReader:
     """Reads the files of a repository's tree within a budget.
 
-    ``known`` are contents by their object's id, which are not read again; ``contents`` are those that this tree has. ``unread``
-    are the paths of files of kinds that are not read.
+    ``known`` are contents by their object's id, which are not read again. ``unread`` are the paths of files of kinds that are
+    not read.
     """
 
     def __init__(self, root: Tree, known: Mapping[bytes, bytes], budget: WalkBudget) -> None:
         self._root = root
         self._known = known
         self._budget = budget
-        self.contents: dict[bytes, bytes] = {}
+        self._contents: dict[bytes, bytes] = {}
         self.unread: list[str] = []
 
     def files(self, home: Tree) -> Iterator[SourceFile]:
@@ -159,7 +159,7 @@ class TreeReader:
     def _file(self, path: str, blob: Blob) -> SourceFile:
         if blob.mode in (_SUBMODULE, _LINK):
             return SourceFile(path, None, describe_kind(blob))
-        content = self.contents.get(blob.binsha)
+        content = self._contents.get(blob.binsha)
         if content is None:
             content = self._known.get(blob.binsha)
             if content is None:
@@ -168,7 +168,7 @@ class TreeReader:
                     return SourceFile(path, None, problem)
                 content = read_object(blob)
             self._budget.take_content(len(content))
-            self.contents[blob.binsha] = content
+            self._contents[blob.binsha] = content
         return SourceFile(path, content)
 
 
@@ -219,9 +219,13 @@ def _bound(kind: str, object_id: str, size: int) -> None:
         raise InvalidSource(text, hint=f"`git cat-file -p {object_id[:12]}` shows it; it has to be written again, with less")
 
 
+def object_digest(kind: str, content: bytes) -> bytes:
+    """Return the id that git gives an object of this kind and content."""
+    return hashlib.sha1(f"{kind} {len(content)}\0".encode() + content, usedforsecurity=False).digest()
+
+
 def _checked(content: bytes, kind: str, object_id: str) -> bytes:
-    digest = hashlib.sha1(f"{kind} {len(content)}\0".encode() + content, usedforsecurity=False)
-    if digest.hexdigest() != object_id:
+    if object_digest(kind, content).hex() != object_id:
         raise ValueError(f"{kind} {object_id} is damaged")
     return content
 

@@ -1,0 +1,53 @@
+"""Keeps the last snapshot of a repository in a file, so that the contents of its files take no memory between two passes."""
+
+from __future__ import annotations
+
+import tempfile
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from kapso_sync.model.source import Snapshot
+
+
+class KeptSnapshot:
+    """One snapshot, in a file without a name in ``folder``: no other process finds it, and it ends with this one.
+
+    Where no file can be written, such as on a full disk, the snapshot stays in memory.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._commit: str | None = None
+        self._in_memory: Snapshot | None = None
+        self._file: IO[bytes] | None = None
+        self._close: Callable[[], object] = lambda: None
+
+    def keep(self, snapshot: Snapshot) -> None:
+        """Keep a snapshot in place of the last one."""
+        self._close()
+        self._commit, self._in_memory, self._file = snapshot.revision.id, snapshot, None
+        try:
+            content = msgspec.msgpack.encode(snapshot)
+            # Without a buffer: one that cannot be written to a full disk would fail when it is closed, too.
+            file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115 - it stays open
+            self._close = weakref.finalize(self, file.close)
+            if file.write(content) == len(content):
+                self._file, self._in_memory = file, None
+        except (OSError, UnicodeError):  # UnicodeError: a path is no text
+            return
+
+    def load(self, commit: str) -> Snapshot | None:
+        """Return the snapshot of this commit; None if it is not kept, or cannot be read any more."""
+        if commit != self._commit:
+            return None
+        if self._file is None:
+            return self._in_memory
+        try:
+            self._file.seek(0)
+            return msgspec.msgpack.decode(self._file.read(), type=Snapshot)
+        except (OSError, msgspec.DecodeError):
+            return None

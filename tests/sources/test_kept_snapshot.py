@@ -1,0 +1,104 @@
+"""The last snapshot of a repository is kept outside of memory, and is the same one when it is wanted again."""
+
+from __future__ import annotations
+
+import gc
+import os
+from pathlib import Path
+
+import pytest
+
+from kapso_sync.model.source import Above, Revision, Snapshot, SourceFile
+from kapso_sync.sources.kept_snapshot import KeptSnapshot
+from tests.sources.repositories import Reader, Repository, contents
+
+COMMIT, OTHER = "a" * 40, "b" * 40
+
+
+def _snapshot(path: str = "a.ts", commit: str = COMMIT) -> Snapshot:
+    return Snapshot(
+        "https://example.com/functions",
+        Revision(commit, subject="First", author="Ada"),
+        "functions",
+        {path: SourceFile(path, b"code \xff"), "link.js": SourceFile("link.js", None, "is a link")},
+        remote_map=b"{}",
+        lock_files={"": SourceFile("package-lock.json", b"lock")},
+        unread=frozenset({"logo.png"}),
+        above=Above("functions", {"../tsconfig.json": SourceFile("../tsconfig.json", b"{}")}),
+    )
+
+
+def _in_memory(content: bytes) -> int:
+    """Count the files with this content that Python holds."""
+    gc.collect()
+    return sum(isinstance(item, SourceFile) and item.content == content for item in gc.get_objects())
+
+
+def test_a_kept_snapshot_is_loaded_as_it_was(tmp_path: Path) -> None:
+    """All of it: names, contents, problems, and what does not count as part of the revision. Each keep replaces the last."""
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    kept = KeptSnapshot(folder)
+    assert kept.load(COMMIT) is None
+    kept.keep(_snapshot("longer-name-than-the-next.ts", OTHER))
+    kept.keep(_snapshot())
+    assert kept.load(COMMIT) == kept.load(COMMIT) == _snapshot()
+    assert kept.load(OTHER) is None
+    assert not list(folder.iterdir()), "the file has a name, by which others could change it"
+
+
+def test_what_cannot_be_written_to_a_file_is_kept_in_memory(tmp_path: Path) -> None:
+    """No folder stands for no space; a path need not be text."""
+    kept = KeptSnapshot(tmp_path / "missing")
+    kept.keep(_snapshot())
+    assert kept.load(COMMIT) == _snapshot()
+    odd = _snapshot(os.fsdecode(b"\xff.ts"), OTHER)
+    kept = KeptSnapshot(tmp_path)
+    kept.keep(_snapshot())
+    kept.keep(odd)
+    assert kept.load(OTHER) == odd
+    assert kept.load(COMMIT) is None
+
+
+def test_a_file_that_cannot_be_read_any_more_is_no_snapshot(tmp_path: Path) -> None:
+    """The mirror has all of it, so nothing is lost."""
+    kept = KeptSnapshot(tmp_path)
+    kept.keep(_snapshot())
+    (opened,) = (link for link in Path("/proc/self/fd").iterdir() if os.path.realpath(link).startswith(str(tmp_path)))
+    os.truncate(opened, 10)
+    assert kept.load(COMMIT) is None
+
+
+async def test_contents_take_no_memory_between_two_passes(upstream: Repository, reader: Reader) -> None:
+    """A thousand functions of some KiB would be most of what an idle daemon holds."""
+    content = b"// " + os.urandom(8).hex().encode()
+    upstream.commit({"a.ts": content})
+    source = reader.open(upstream.url)
+    snapshot = await source.fetch()
+    assert _in_memory(content) == 1
+    del snapshot
+    assert _in_memory(content) == 0
+    assert contents(await source.fetch())["a.ts"] == content
+
+
+async def test_an_unchanged_revision_is_the_same_snapshot_even_without_a_mirror(upstream: Repository, reader: Reader) -> None:
+    """What was read stays what this process goes by, until the remote shows another commit."""
+    source = reader.open(upstream.url)
+    first = await source.fetch()
+    for packed in list(reader.mirror.glob("objects/pack/*")):
+        packed.unlink()
+    assert await source.fetch() == first
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_new_revision_reads_the_changed_files_only(upstream: Repository, reader: Reader, lost: bool) -> None:
+    """Those that did not change need not be in the mirror any more; where the kept ones are lost, they are read anew."""
+    same = b"// " + os.urandom(8).hex().encode()
+    upstream.commit({"a.ts": same})
+    source = reader.open(upstream.url)
+    await source.fetch()
+    if lost:
+        source._kept.keep(_snapshot())
+    upstream.commit({"b.ts": b"new"})
+    found = contents(await source.fetch())
+    assert (found["a.ts"], found["b.ts"]) == (same, b"new")
