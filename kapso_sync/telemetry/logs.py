@@ -1,6 +1,7 @@
 """Writes events through structlog: one JSON object per line, or a console for people; the redactor processes every line last.
 
-structlog is imported with the first line, since many commands log nothing, and without rich, which none of our lines needs.
+structlog is imported with the first line, since many commands log nothing, and without the libraries that none of our lines
+needs.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 _LEVELS = {str(level): getattr(logging, level.name) for level in Level} | {"off": logging.CRITICAL}
 """The levels of settings as numbers. No event is critical, so ``off`` writes nothing."""
+
+_EXTRAS = ("rich", "greenlet")
 
 _NO_PASS: Mapping[str, str] = MappingProxyType({})
 
@@ -92,7 +95,7 @@ def reconcile_context(reconcile_id: str) -> Iterator[None]:
 
 def _make_logger(output: _Stream, level: int, clock: Clock, redactor: Redactor, colour: bool | None) -> FilteringBoundLogger:
     """Return a logger; nothing global is configured. ``colour`` None: it writes JSON, in place of lines for a console."""
-    with _without_rich():
+    with _without_extras():
         import structlog  # noqa: PLC0415 - see above
         from structlog.tracebacks import ExceptionDictTransformer  # noqa: PLC0415
 
@@ -120,16 +123,17 @@ def _make_logger(output: _Stream, level: int, clock: Clock, redactor: Redactor, 
 
 
 @contextlib.contextmanager
-def _without_rich() -> Iterator[None]:
-    """Hide rich from what is imported: structlog takes it for tracebacks where it is installed, and it takes 3 MB."""
-    loaded = sys.modules.get("rich")
-    sys.modules["rich"] = None  # type: ignore[assignment]
+def _without_extras() -> Iterator[None]:
+    """Hide from structlog what it loads wherever it is installed: rich for tracebacks, 3 MB, and greenlet, 1 MB."""
+    loaded = {name: sys.modules.get(name) for name in _EXTRAS}
+    sys.modules.update(dict.fromkeys(_EXTRAS))  # type: ignore[arg-type]
     try:
         yield
     finally:
-        sys.modules.pop("rich", None)
-        if loaded is not None:
-            sys.modules["rich"] = loaded
+        for name, module in loaded.items():
+            del sys.modules[name]
+            if module is not None:
+                sys.modules[name] = module
 
 
 class _Stream:
