@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from kapso_sync.dataclass import dataclass
 
 MAX_SHOWN = 5
 _LINE_END = re.compile(r"\r\n|\n|\r")

@@ -43,8 +43,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
+
+from kapso_sync.dataclass import dataclass
 
 
 class ExitCode(enum.IntEnum):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+
+from kapso_sync.dataclass import dataclass
 
 _MAX_EXPONENT = 64
 """Beyond this the delay has long reached its maximum; without a limit ``factor ** n`` overflows a float."""

@@ -10,11 +10,12 @@ import contextlib
 import json
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from kapso_sync.aio import in_slices
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import KapsoSyncError, PassCutOff, StateUnusable
 from kapso_sync.model.events import Event
 from kapso_sync.model.evidence import Evidence

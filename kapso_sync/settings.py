@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from kapso_sync.credentials import MASK, MASKED
+from kapso_sync.dataclass import dataclass
 from kapso_sync.env_file import EnvFile, parse_env_file
 from kapso_sync.errors import ConfigError, Notice
 from kapso_sync.model.policies import AdoptPolicy, Contract, DriftPolicy, MaxDelete, UnknownSecrets

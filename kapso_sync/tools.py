@@ -6,8 +6,9 @@ import os
 import platform
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from kapso_sync.dataclass import dataclass
 
 VERSION = "0.28.2"
 """The only version that is used, since another version may build other bytes from the same code; as in `package.json`."""

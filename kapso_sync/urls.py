@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import re
-from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
+
+from kapso_sync.dataclass import dataclass
 
 _HOST_ALIASES = {
     "www.github.com": "github.com",

@@ -6,10 +6,10 @@ import contextlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from kapso_sync.api.json_answers import TooMuch, read_json
 from kapso_sync.credentials import LONG_TOKEN, MASK, MASKED
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import AnswerTooLarge, ApiGarbled, Call
 from kapso_sync.model.json_values import MAX_JSON_DEPTH, Json, is_nested_within
 

@@ -6,12 +6,13 @@ import asyncio
 import hashlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Self, TypeVar
 
 from kapso_sync.aio import in_slices
 from kapso_sync.api.envelope import parse_paging, parse_records
 from kapso_sync.api.transport import ApiRequest, Transport
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import AnswerTooLarge, ApiGarbled, Call
 from kapso_sync.model.json_values import Json, canonical_json
 from kapso_sync.model.names import is_id

@@ -10,8 +10,8 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.clock import Clock
 
 MAX_WAIT = 10_000

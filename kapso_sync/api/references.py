@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.functions import RemoteFunction
 from kapso_sync.model.json_values import Json
 from kapso_sync.model.users import FunctionUser, FunctionUsers, UserKind, is_named_in

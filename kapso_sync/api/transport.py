@@ -7,7 +7,7 @@ import json
 import ssl
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -18,6 +18,7 @@ from kapso_sync.api.base_url import other_base
 from kapso_sync.api.envelope import decode, error_text, is_json_error, is_name_taken, without_request
 from kapso_sync.api.json_answers import quickly_read
 from kapso_sync.api.rate_limiter import Permit, RateLimiter
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import (
     AnswerTooLarge,
     ApiConflict,

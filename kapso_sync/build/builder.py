@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from kapso_sync.aio import until_end
 from kapso_sync.build.bundler import BUILD_TIMEOUT, Bundler, ExternalInputs, Failure, Job, Options
@@ -37,6 +37,7 @@ from kapso_sync.build.rules import (
 from kapso_sync.build.shapes import Shapes
 from kapso_sync.build.syntax import Grammar, Place
 from kapso_sync.build.tsconfig import Config
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Notice
 from kapso_sync.model.builds import BuildStore, Built, NoBuilds
 from kapso_sync.model.desired import CodeStyle, DesiredFunction, Entry, UnusableFunction

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
@@ -27,6 +27,7 @@ from kapso_sync.build.sourcemap import make_bundle_map
 from kapso_sync.build.syntax import Place
 from kapso_sync.build.tsconfig import NAME as TSCONFIG
 from kapso_sync.build.wrapping import appended, finished, wrapper
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Location, Notice
 from kapso_sync.files import read_beneath, resolve_beneath
 from kapso_sync.model.builds import Built

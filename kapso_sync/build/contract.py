@@ -6,7 +6,7 @@ import enum
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any
 
 from kapso_sync.build.scopes import Scopes, imported_names
@@ -29,6 +29,7 @@ from kapso_sync.build.syntax import (
 )
 from kapso_sync.build.values import CLASSES, MAX_STEPS, Values, changes, simple_value
 from kapso_sync.credentials import CREDENTIAL
+from kapso_sync.dataclass import dataclass
 
 if TYPE_CHECKING:
     from tree_sitter import Node

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from kapso_sync.build.syntax import Place
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Location, Notice, Problem
 
 _HEAD = re.compile(r"^[✘▲] \[(ERROR|WARNING)\] (.*?)(?: \[([a-z0-9-]+)\])?$")

@@ -19,7 +19,7 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from operator import itemgetter
 from pathlib import Path, PurePath, PurePosixPath
 
@@ -36,6 +36,7 @@ from kapso_sync.build.packages import (
 )
 from kapso_sync.build.space import NoSpace, Space
 from kapso_sync.build.subpaths import PACKAGE
+from kapso_sync.dataclass import dataclass
 from kapso_sync.files import opened_beneath, read_beneath, resolve_beneath
 from kapso_sync.model.builds import Built
 from kapso_sync.visible import visible

@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import PurePosixPath
 
 from kapso_sync.build.contract import Import, Jsx, Shape
@@ -17,6 +17,7 @@ from kapso_sync.build.subpaths import PACKAGE, Subpaths
 from kapso_sync.build.syntax import Place
 from kapso_sync.build.tsconfig import NAMES as CONFIG_NAMES
 from kapso_sync.build.tsconfig import Config, Configs
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.source import CODE_SUFFIXES, TEXT_SUFFIXES, Above, SourceFile, refused_parent
 
 MAX_FAULTS = 20

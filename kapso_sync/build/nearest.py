@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.source import Above, SourceFile
 
 

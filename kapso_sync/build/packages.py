@@ -7,10 +7,11 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, Protocol
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.files import read_small, resolve_beneath
 from kapso_sync.model.builds import Built
 from kapso_sync.model.desired import BundledPackage

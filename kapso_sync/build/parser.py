@@ -7,7 +7,6 @@ import contextlib
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -15,6 +14,7 @@ from kapso_sync.build.diagnostics import Message, read_messages
 from kapso_sync.build.esbuild_run import explain_silence, run_esbuild
 from kapso_sync.build.sourcemap import SourceMap
 from kapso_sync.build.syntax import Place
+from kapso_sync.dataclass import dataclass
 
 LANGUAGE = "es2024"
 """The newest version of the language that Workers run as it is; esbuild converts newer syntax, such as decorators."""

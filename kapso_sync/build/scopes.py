@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from kapso_sync.build.syntax import FUNCTIONS, MAX_NESTING, nodes
+from kapso_sync.dataclass import dataclass
 
 if TYPE_CHECKING:
     from tree_sitter import Node

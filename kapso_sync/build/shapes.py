@@ -8,7 +8,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import field, fields, is_dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -19,6 +19,7 @@ from kapso_sync.build.contract import Shape, inspect, moved
 from kapso_sync.build.inspection import inspect_apart
 from kapso_sync.build.parser import TARGETS, EsbuildParser
 from kapso_sync.build.syntax import Grammar, Place
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.builds import BuildStore, NoBuilds
 from kapso_sync.tools import VERSION, ToolMissing
 

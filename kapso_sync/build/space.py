@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from kapso_sync.dataclass import dataclass
 
 
 class NoSpace(Exception):

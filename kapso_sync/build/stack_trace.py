@@ -6,8 +6,8 @@ import bisect
 import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Location
 
 MAX_FRAME = 1000

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from kapso_sync.build.nearest import Surroundings
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.source import Above, SourceFile
 
 PACKAGE = "package.json"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import enum
 import functools
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from kapso_sync.dataclass import dataclass
 
 if TYPE_CHECKING:
     from tree_sitter import Language, Node

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from kapso_sync.build.contract import Jsx
@@ -12,6 +12,7 @@ from kapso_sync.build.diagnostics import Diagnostic
 from kapso_sync.build.encoding import encoding_diagnostic
 from kapso_sync.build.nearest import Surroundings
 from kapso_sync.build.syntax import Grammar, Place, first_error, is_nested_too_deeply, member, nodes, parse, place
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Location, Notice
 from kapso_sync.model.source import Above, SourceFile
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 
 from kapso_sync.build.contract import PARAMETERS, Form, Shape, Style
+from kapso_sync.dataclass import dataclass
 
 _EXPORT = re.compile(r"export\s*\{\s*([^\s{}]+) as default\s*\};?\s*$")
 _CALLS = {

@@ -8,10 +8,11 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from kapso_sync.cli.fixtures import load_script, load_values, outbound_of
+from kapso_sync.dataclass import dataclass
 from kapso_sync.emulator.clock import SystemClock
 from kapso_sync.emulator.runtime import Call, Result
 from kapso_sync.emulator.values import JsonObject

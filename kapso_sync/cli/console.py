@@ -11,11 +11,11 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO, cast
 
 from kapso_sync.cli.plain import write_text
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model import events
 from kapso_sync.telemetry.redact import Redactor
 from kapso_sync.visible import json_text, safe_json_text, visible, visible_code, without_commands

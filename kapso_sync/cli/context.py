@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from kapso_sync.advice import Advice, names_command
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import KapsoSyncError, ManifestInvalid, Problem
 
 if TYPE_CHECKING:

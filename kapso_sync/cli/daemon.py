@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -41,6 +42,7 @@ def run(context: CommandContext) -> int:
     # What takes long is computed beside the event loop, which then answers within a few turns: a page takes about four.
     sys.setswitchinterval(THREAD_TURN)
     use_one_heap()
+    gc.collect()  # what loading left behind; later, it is never looked at
     return run_loop(work())
 
 

@@ -7,7 +7,7 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import httpx
 
@@ -18,6 +18,7 @@ from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.invoke import request_body
 from kapso_sync.cli.runner import print_problems, until_stopped
 from kapso_sync.cli.workerd import HOW_TO_GET_IT, Workerd, find_workerd
+from kapso_sync.dataclass import dataclass
 from kapso_sync.emulator.options import Behaviour, EmulatorOptions
 from kapso_sync.emulator.records import Function
 from kapso_sync.emulator.server import EmbeddedEmulator, embedded_emulator

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import json
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 
 from kapso_sync.aio import run_loop
 from kapso_sync.cli.console import stdout_console
 from kapso_sync.cli.workerd import HOW_TO_GET_IT, Workerd, find_workerd
+from kapso_sync.dataclass import dataclass
 from kapso_sync.emulator.access import TOKEN_HEADER
 from kapso_sync.emulator.options import Behaviour, EmulatorError, EmulatorOptions, random_token
 from kapso_sync.emulator.server import Emulator

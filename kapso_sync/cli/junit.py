@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from kapso_sync.cli.check_bench import CheckResult, FunctionResult
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Problem
 from kapso_sync.visible import visible
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.invoke import find_function
 from kapso_sync.cli.runner import run_to_end, until_stopped
 from kapso_sync.cli.state_folders import state_folders
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ExitCode, KapsoSyncError, UsageError
 from kapso_sync.invocations.follow import FAILED, MAX_LISTED, Look, oldest_first
 from kapso_sync.invocations.places import PlacedInvocation, place_all

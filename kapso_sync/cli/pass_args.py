@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kapso_sync.cli.context import CommandContext
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.policies import PassOverrides
 from kapso_sync.settings import Settings
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from kapso_sync.cli.console import Console, whole
@@ -11,6 +10,7 @@ from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.grouping import group_by
 from kapso_sync.cli.render import print_diff
 from kapso_sync.cli.runner import run_to_end
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ExitCode
 from kapso_sync.manifest.layout import SCHEMA_FILE
 from kapso_sync.model.json_values import Json

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from kapso_sync.advice import Advise, as_it_is
 from kapso_sync.cli.console import Console, whole
 from kapso_sync.cli.grouping import common_text, group_by, shared_hints, split_place, without_slug
 from kapso_sync.cli.next_step import after_plan, after_sync
 from kapso_sync.cli.summary import cost, in_sync_summary, print_plan_heading
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.functions import CODE
 from kapso_sync.model.plan import Blocked, Create, DeferredDelete, Delete, Deploy, Invalid, NoChange, Plan, Step

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from kapso_sync.cli.check_bench import CheckBench, CheckResult, FunctionResult
@@ -13,6 +13,7 @@ from kapso_sync.cli.render import print_evidence
 from kapso_sync.cli.runner import print_problems, run_to_end
 from kapso_sync.cli.validate import annotation, problem_document
 from kapso_sync.cli.workerd import HOW_TO_GET_IT, Workerd, find_workerd
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ConfigError, ExitCode, Location, ManifestInvalid, Problem, UsageError
 from kapso_sync.model.desired import DesiredFunction
 from kapso_sync.model.json_values import Json

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.fixtures import fixture_problems
 from kapso_sync.cli.runner import print_problems, run_to_end
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ExitCode, Location, Notice, Problem, UsageError, first_problems
 from kapso_sync.model.json_values import Json
 from kapso_sync.plurals import counted

@@ -8,10 +8,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import kapso_sync
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ConfigError
 from kapso_sync.model.ports import LocalStart
 

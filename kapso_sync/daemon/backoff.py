@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.plan import Blocked, BlockedBy, Plan, Step, block
 from kapso_sync.model.report import Outcome, Report, Result

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from kapso_sync.advice import Advise, as_it_is
@@ -11,6 +10,7 @@ from kapso_sync.daemon.lease_notes import ReplicaRequest
 from kapso_sync.daemon.service import DaemonService
 from kapso_sync.daemon.settings_reload import SettingsReloader
 from kapso_sync.daemon.triggers import Trigger
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.events import WebhookRefused
 from kapso_sync.model.function_view import BackupView, FunctionRecord, InvocationsView
 from kapso_sync.model.policies import PassOverrides

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Protocol
 
 from kapso_sync.aio import first_of
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ApiError, NotLeading
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock

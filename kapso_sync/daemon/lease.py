@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import LeaseConflict, LeaseError, LeaseMissing, NotLeading
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock

@@ -9,13 +9,13 @@ import asyncio
 import json
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from kapso_sync.daemon.lease import Lease, new_lease
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ConfigError, LeaseConflict, LeaseError, LeaseForbidden, LeaseMissing
 from kapso_sync.http_client import failure_reason
 from kapso_sync.mounted_files import header_value, read_mounted, read_mounted_text

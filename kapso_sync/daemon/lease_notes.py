@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Any
 
 from kapso_sync.daemon.triggers import Trigger
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.policies import PassOverrides
 from kapso_sync.model.status import Suspension
 

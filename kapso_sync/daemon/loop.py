@@ -10,13 +10,13 @@ import functools
 import operator
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from kapso_sync.daemon.backoff import FailingFunction, FunctionBackoff
 from kapso_sync.daemon.lease import Leadership
 from kapso_sync.daemon.triggers import ASKED_BY_PEOPLE, MAY_MEAN_NEW_REVISION, ONLY_IF_SOURCE_MOVED, Trigger, TriggerQueue
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ConfigError, KapsoSyncError, NotLeading, SourceUnverified, StateReplaced, UsageError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from kapso_sync.daemon.lease import Elector, ElectorCallbacks, Leadership, Lease, LeaseApi, LeaseTiming
 from kapso_sync.daemon.lease_notes import (
@@ -20,6 +19,7 @@ from kapso_sync.daemon.lease_notes import (
     suspension_note,
 )
 from kapso_sync.daemon.triggers import Trigger
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.status import Role, Suspension

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Self
 
@@ -11,6 +10,7 @@ from apscheduler.executors.debug import DebugExecutor  # type: ignore[import-unt
 from apscheduler.schedulers.asyncio import AsyncIOScheduler  # type: ignore[import-untyped]
 
 from kapso_sync.daemon.triggers import Trigger
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.clock import Clock
 
 CLOCK_CHECK_INTERVAL = 30.0

@@ -12,7 +12,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -32,6 +32,7 @@ from kapso_sync.daemon.systemd import SystemdNotifier
 from kapso_sync.daemon.triggers import Trigger, TriggerQueue
 from kapso_sync.daemon.unused_functions import track_unused_functions
 from kapso_sync.daemon.watcher import FileWatcher
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ExitCode, KapsoSyncError, NotLeading, SourceMissing, SourceUnavailable, StateUnusable
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from kapso_sync.build.stack_trace import frames_in, own_frames
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Location
 from kapso_sync.invocations.places import (
     Code,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ApiError, ExitCode
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.functions import InvocationRecord

@@ -10,13 +10,14 @@ import asyncio
 import enum
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from kapso_sync.build.sourcemap import BundleMap
 from kapso_sync.build.stack_trace import CodeIndex, Frame, frames_in, own_frames, with_places
 from kapso_sync.build.wrapping import BANNER
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ApiError, Location
 from kapso_sync.model.desired import MODULE_TAIL
 from kapso_sync.model.functions import (

@@ -13,12 +13,13 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import inspect
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Problem
 from kapso_sync.manifest.document import Document, Path
 from kapso_sync.manifest.masking import is_secret_key, is_secret_path, shown_secret_key

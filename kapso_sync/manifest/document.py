@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import MutableMapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 import yaml
 from yaml import (
@@ -20,6 +20,7 @@ from yaml import (
     SequenceStartEvent,
 )
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Location, Problem
 from kapso_sync.manifest.masking import (
     LINE_END,

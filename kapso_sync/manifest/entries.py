@@ -5,10 +5,11 @@ from __future__ import annotations
 import bisect
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Location, Problem
 from kapso_sync.manifest.document import Document, Path
 from kapso_sync.manifest.schema import CheckModel, EntryModel, SecretModel, SharedModel, WatchModel

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import msgspec
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Problem
 from kapso_sync.manifest.document import Document, Path
 from kapso_sync.manifest.schema import EntryModel, EnvironmentModel, ManifestModel, SecretModel, SharedModel

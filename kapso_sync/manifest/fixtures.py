@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import posixpath
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Location, ManifestInvalid, Problem
 from kapso_sync.manifest.checking import ambiguities, check
 from kapso_sync.manifest.document import read_document

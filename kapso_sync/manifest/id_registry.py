@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.json_values import Json
 
 MAX_DEPTH = 6

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Location, Notice, Problem, first_problems
 from kapso_sync.manifest.checking import check, did_you_mean
 from kapso_sync.manifest.document import Document, read_document

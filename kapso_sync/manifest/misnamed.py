@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Collection
-from dataclasses import dataclass
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.source import FUNCTION_FILE, MANIFEST_NAMES
 
 _OTHER_FORMATS = frozenset({"", ".json", ".jsonc", ".toml"})

@@ -9,10 +9,11 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from pathlib import PurePosixPath
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model.functions import DeploymentStatus
 from kapso_sync.model.json_values import Json

@@ -7,10 +7,10 @@ positions, and the edits are made there.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from yaml.nodes import CollectionNode, MappingNode, Node, ScalarNode
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.manifest.document import AMBIGUOUS, CONSTANTS, NUMBER
 from kapso_sync.manifest.yaml_events import compose
 from kapso_sync.model.json_values import Json, same_json

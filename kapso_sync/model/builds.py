@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Notice
 from kapso_sync.model.desired import BundledPackage
 

@@ -8,8 +8,9 @@ import functools
 import hashlib
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Location, Notice, Problem
 from kapso_sync.model.functions import CODE, RUNTIME_CONTENT, Content, FunctionType, InvokeRequest, code_hash, content_hash
 from kapso_sync.model.json_values import Json, is_json_text, parse_json_text

@@ -10,8 +10,10 @@ import contextlib
 import dataclasses
 import enum
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar, Self, dataclass_transform
+
+from kapso_sync.dataclass import dataclass
 
 
 class Level(enum.StrEnum):

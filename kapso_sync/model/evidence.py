@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.json_values import Json
 
 MAX_LINES = 20

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.source import Revision
 
 

@@ -6,9 +6,10 @@ import enum
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.json_values import Json, canonical_json, same_json
 from kapso_sync.model.ownership import Mark, last_mark, marks_in, without_marks
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 from typing import ClassVar
 
 from kapso_sync.advice import Advise
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Notice, Problem
 from kapso_sync.model.desired import BundledPackage, DesiredFunction, RolloutPolicy, SecretValue, WatchPolicy
 from kapso_sync.model.evidence import Evidence

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+
+from kapso_sync.dataclass import dataclass
 
 
 class Contract(enum.StrEnum):

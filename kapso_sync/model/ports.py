@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.functions import (

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Notice
 from kapso_sync.model.functions import RemoteFunction
 from kapso_sync.model.source import FUNCTION_FILE, SourceFile

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from kapso_sync.advice import Advise
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ExitCode, KapsoSyncError
 from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.plan import Plan, Step

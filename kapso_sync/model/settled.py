@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.json_values import Json
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
+
+from kapso_sync.dataclass import dataclass
 
 CODE_LIMIT = 1024 * 1024
 """Maximum size of a code file, in bytes."""

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.desired import WatchPolicy
 from kapso_sync.model.evidence import Evidence

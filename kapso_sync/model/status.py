@@ -6,11 +6,12 @@ import enum
 import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 from typing import Any
 
 from kapso_sync.advice import Advise, names_command
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import IssueKind
 from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.json_values import Json

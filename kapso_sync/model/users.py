@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import UsersUnknown
 from kapso_sync.model.functions import RemoteFunction
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ExitCode, IssueKind
 from kapso_sync.model.source import Revision
 from kapso_sync.model.status import ConditionType, DaemonStatus, FunctionStatus, ReadyReason

@@ -10,9 +10,10 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ConfigError
 from kapso_sync.mounted_files import read_mounted_text
 from kapso_sync.notifications.messages import Message

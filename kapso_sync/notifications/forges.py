@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from urllib.parse import quote
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ConfigError
 from kapso_sync.notifications.commit_status import CommitState, CommitStatus
 from kapso_sync.urls import parse_remote

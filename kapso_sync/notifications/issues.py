@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import IssueKind
 from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.json_values import Json

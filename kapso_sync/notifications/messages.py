@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import IssueKind
 from kapso_sync.model.source import Revision
 from kapso_sync.notifications.issues import Change, Issue

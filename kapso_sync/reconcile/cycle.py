@@ -9,10 +9,11 @@ import asyncio
 import difflib
 import functools
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from kapso_sync.aio import in_slices
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import (
     ApiUnauthorized,
     KapsoSyncError,

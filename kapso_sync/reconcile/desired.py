@@ -6,11 +6,12 @@ import asyncio
 import hashlib
 import hmac
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Protocol
 
 from kapso_sync.aio import until_end
 from kapso_sync.build import Builder, PackageSource
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Notice, Problem
 from kapso_sync.manifest import read_manifest, unlisted_files
 from kapso_sync.manifest.remote_map import read_project_id, read_remote_map

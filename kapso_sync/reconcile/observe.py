@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Self
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ApiNotFound, ApiUnsupported
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock

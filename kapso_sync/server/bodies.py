@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.server.access import error
 from kapso_sync.server.control import ServerLimits
 

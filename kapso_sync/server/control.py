@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.events import WebhookRefused
 from kapso_sync.model.function_view import BackupView, FunctionRecord, InvocationsView
 from kapso_sync.model.policies import PassOverrides

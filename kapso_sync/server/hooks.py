@@ -7,10 +7,10 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.events import WebhookRefusal
 from kapso_sync.urls import is_same_path, parse_remote
 

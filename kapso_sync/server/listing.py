@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from urllib.parse import urlencode
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.status import Condition, ConditionType, FunctionStatus
 from kapso_sync.plurals import span
 from kapso_sync.server.markup import (

@@ -5,10 +5,11 @@ from __future__ import annotations
 import html
 import re
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from urllib.parse import quote
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.source import Revision
 from kapso_sync.plurals import span
 from kapso_sync.server.sessions import STRANGER, Session, Viewer

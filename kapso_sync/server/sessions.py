@@ -8,8 +8,8 @@ import hmac
 import ipaddress
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.clock import Clock
 from kapso_sync.server.control import ServerLimits
 

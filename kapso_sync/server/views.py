@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model.policies import PassOverrides
 from kapso_sync.model.status import FunctionStatus

@@ -7,12 +7,13 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from kapso_sync.container_memory import memory_for_program
 from kapso_sync.credentials import MASK, USERINFO
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ConfigError, SourceUnavailable, StateUnusable
 from kapso_sync.network import Network
 from kapso_sync.permissions import make_private

@@ -7,9 +7,9 @@ import binascii
 import codecs
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import KapsoSyncError, SourceDenied, SourceMissing, SourceUnavailable, StateUnusable
 from kapso_sync.files import read_small
 from kapso_sync.network import AUTHORITY_HINT, PROXY_HINT

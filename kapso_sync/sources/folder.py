@@ -9,9 +9,10 @@ import re
 import stat
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import SourceMissing, SourceUnavailable, SourceUnstable
 from kapso_sync.files import FilesBeneath, read_beneath, real_path
 from kapso_sync.model import events

@@ -14,11 +14,11 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import (
     ConfigError,
     KapsoSyncError,

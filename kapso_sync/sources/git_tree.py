@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import InvalidSource
 from kapso_sync.model.source import CODE_LIMIT, CONFIG_COUNT_LIMIT, LOCK_FILE, SourceFile
 from kapso_sync.sources.file_rules import MAX_UNREAD_NAMES, configurations, is_entered, is_read, too_large

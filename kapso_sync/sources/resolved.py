@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ConfigError
 
 if TYPE_CHECKING:

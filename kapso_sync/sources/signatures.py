@@ -28,9 +28,9 @@ import pwd
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ConfigError, SourceUnavailable
 from kapso_sync.process import Ended, run_process
 from kapso_sync.sources.armor import SIGNATURE_PACKET, packet_tags, remove_armor, ssh_strings

@@ -6,10 +6,10 @@ import enum
 import os.path
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ConfigError, SourceMissing, SourceRefused
 from kapso_sync.model.source import DEFAULT_FOLDER, FUNCTION_FILE, MANIFEST_NAMES
 from kapso_sync.sources.identity import find_work_tree

@@ -10,9 +10,9 @@ import base64
 import binascii
 import itertools
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ConfigError
 from kapso_sync.mounted_files import read_mounted
 from kapso_sync.sources.armor import PUBLIC_KEY_PACKET, SECRET_KEY_PACKET, packet_tags, remove_armor, ssh_strings

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import InvalidSource
 from kapso_sync.model.source import FILE_COUNT_LIMIT
 

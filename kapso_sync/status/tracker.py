@@ -6,10 +6,11 @@ import asyncio
 import functools
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import InvalidSource, KapsoSyncError, SourceUnverified
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock

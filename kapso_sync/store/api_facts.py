@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.permissions import is_ours
 from kapso_sync.store.json_file import PrivateJsonFile

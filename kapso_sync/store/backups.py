@@ -10,11 +10,12 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.files import read_small
 from kapso_sync.model.functions import RemoteFunction, code_hash
 from kapso_sync.model.json_values import Json, canonical_json

@@ -8,13 +8,14 @@ import hashlib
 import json
 import os
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Location, Notice
 from kapso_sync.files import read_small
 from kapso_sync.model.builds import Built

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import StateUnusable
 from kapso_sync.files import read_small
 from kapso_sync.model.status import Suspension

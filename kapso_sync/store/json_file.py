@@ -7,9 +7,9 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import StateUnusable
 from kapso_sync.files import read_small
 from kapso_sync.model.json_values import Json

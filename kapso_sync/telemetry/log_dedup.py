@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.events import Event, Level

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from kapso_sync import __version__
 from kapso_sync.api.base_url import parse_base_url, sibling_base
 from kapso_sync.api.client import KapsoClient
 from kapso_sync.clock import SystemClock
+from kapso_sync.dataclass import dataclass
 from kapso_sync.doctor.api_questions import ApiDoctor
 from kapso_sync.model.ports import FunctionsApi
 from kapso_sync.settings import Settings

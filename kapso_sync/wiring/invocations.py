@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from kapso_sync.api.client import KapsoClient
 from kapso_sync.clock import SystemClock
+from kapso_sync.dataclass import dataclass
 from kapso_sync.invocations.follow import Look, follow
 from kapso_sync.invocations.places import InvocationPlacer, LocalBuilds
 from kapso_sync.model.functions import RemoteFunction

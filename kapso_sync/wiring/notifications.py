@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from kapso_sync.advice import Advise, as_it_is
 from kapso_sync.daemon.supervisor import Supervisor
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ConfigError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock

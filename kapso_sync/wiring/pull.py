@@ -6,11 +6,12 @@ import asyncio
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from kapso_sync.api.base_url import parse_base_url
 from kapso_sync.clock import SystemClock
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import SourceMissing, UsageError
 from kapso_sync.manifest import json_schema
 from kapso_sync.manifest.id_registry import read_id_registry

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from kapso_sync.api.base_url import parse_base_url
 from kapso_sync.build import check_types
 from kapso_sync.build.packages import NOT_CACHED
 from kapso_sync.clock import SystemClock
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ManifestInvalid, Notice, Problem
 from kapso_sync.model import events
 from kapso_sync.model.desired import Desired, UnusableFunction

@@ -6,11 +6,12 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kapso_sync.api.base_url import parse_base_url
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Location, ManifestInvalid, UsageError
 from kapso_sync.files import read_small
 from kapso_sync.invocations.places import Code

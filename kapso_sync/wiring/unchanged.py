@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import hmac
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from kapso_sync import __version__
 from kapso_sync.api.base_url import parse_base_url
 from kapso_sync.api.pages import UnparsedList, read_unparsed_list
 from kapso_sync.clock import SystemClock
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ApiError, ApiRateLimited, KapsoSyncError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock

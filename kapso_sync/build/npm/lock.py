@@ -11,11 +11,12 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from kapso_sync.build.packages import MODULES, Refusal
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.source import LOCK_FILE, SourceFile
 from kapso_sync.visible import visible
 

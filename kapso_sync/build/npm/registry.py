@@ -7,7 +7,6 @@ import hashlib
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import BinaryIO
 from urllib.parse import urljoin, urlsplit
 
@@ -16,6 +15,7 @@ import httpx
 from kapso_sync.build.npm.cache import TarballCache
 from kapso_sync.build.npm.lock import LockedPackage
 from kapso_sync.build.packages import Refusal
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ConfigError
 from kapso_sync.http_client import failure_reason
 from kapso_sync.model.clock import Clock

@@ -7,12 +7,12 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from kapso_sync.build.packages import MODULES, UNUSED
 from kapso_sync.build.space import Space
+from kapso_sync.dataclass import dataclass
 from kapso_sync.visible import visible
 
 MAX_PATH_BYTES = 512

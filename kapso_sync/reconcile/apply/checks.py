@@ -7,10 +7,11 @@ import contextlib
 import itertools
 import json
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, TypeVar
 
 from kapso_sync.aio import Interrupted, unless
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ApiError, ApiGarbled, ApiUnavailable, KapsoSyncError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock

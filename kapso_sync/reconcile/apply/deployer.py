@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ApiError, ApiRejected, Call, KapsoSyncError
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock

@@ -8,10 +8,11 @@ import enum
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Self
 
 from kapso_sync.aio import Interrupted, unless
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ApiError, ApiGarbled, ApiNotFound, ApiUnauthorized
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.functions import DeploymentStatus, RemoteFunction

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ApiError, ApiNotFound
 from kapso_sync.model import events
 from kapso_sync.model.functions import DESCRIPTION, RemoteFunction

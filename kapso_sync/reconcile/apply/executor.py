@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from kapso_sync.aio import in_slices
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import (
     ApiConflict,
     ApiGarbled,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import KapsoSyncError, NotLeading
 from kapso_sync.model import events
 from kapso_sync.model.clock import Clock

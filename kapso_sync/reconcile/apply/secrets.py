@@ -6,8 +6,9 @@ Each change is recorded before it starts, so that no crash leaves a secret missi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ApiError, ApiNotFound, ApiUnsupported, SecretNameTaken
 from kapso_sync.model import events
 from kapso_sync.model.api_facts import ApiFacts

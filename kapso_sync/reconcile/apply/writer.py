@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import (
     ApiConflict,
     ApiError,

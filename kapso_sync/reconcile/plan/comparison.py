@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import timedelta
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.desired import DesiredFunction, SecretValue
 from kapso_sync.model.functions import (
     CODE,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Notice
 from kapso_sync.model.desired import Desired
 from kapso_sync.model.functions import RemoteFunction, normal_code

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.functions import InvocationRecord, RemoteFunction, code_hash
 from kapso_sync.model.json_values import Json, canonical_json, parse_json_text
 from kapso_sync.model.plan import Delete

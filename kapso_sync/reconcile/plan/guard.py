@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import EmptySource
 from kapso_sync.model.plan import Blocked, BlockedBy, Create, DeferredDelete, Delete, Invalid, Plan, Step, block
 from kapso_sync.model.policies import MaxDelete

@@ -6,8 +6,9 @@ import enum
 import functools
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.functions import CODE, DESCRIPTION, Content, GarbledRecord, RemoteFunction
 from kapso_sync.model.names import is_id, is_slug
 from kapso_sync.model.ownership import check_of, comparable_owner

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Notice
 from kapso_sync.model.desired import Desired, DesiredFunction
 from kapso_sync.model.functions import RemoteFunction

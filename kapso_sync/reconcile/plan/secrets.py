@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.desired import DesiredFunction
 from kapso_sync.model.functions import DeploymentStatus, RemoteFunction, RemoteSecret, SecretType

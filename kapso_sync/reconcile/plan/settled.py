@@ -8,9 +8,9 @@ planned.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import TypeVar
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.desired import CodeStyle, Desired, DesiredFunction, Entry
 from kapso_sync.model.functions import CODE, RemoteFunction
 from kapso_sync.model.json_values import Json

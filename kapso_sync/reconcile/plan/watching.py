@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.model.desired import WatchPolicy
 from kapso_sync.model.functions import CODE, InvocationRecord, RemoteFunction
 from kapso_sync.model.state import DeploymentWatch, InventoryRecord, Tally

@@ -6,8 +6,9 @@ import hashlib
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.manifest.entries import folded
 from kapso_sync.manifest.layout import edited_file, misfit, read_layout

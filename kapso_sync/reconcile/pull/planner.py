@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from kapso_sync.dataclass import dataclass
 from kapso_sync.manifest.layout import read_layout
 from kapso_sync.model.desired import Desired
 from kapso_sync.model.functions import CODE, RemoteFunction, RemoteSecret, SecretType

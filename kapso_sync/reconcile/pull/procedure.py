@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from kapso_sync.build.graph import Graph
 from kapso_sync.build.shapes import Shapes
+from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ApiNotFound, ApiUnsupported, EmptySource, InvalidSource, KapsoSyncError, Notice, UsageError
 from kapso_sync.manifest.id_registry import RegisteredFunction
 from kapso_sync.manifest.layout import read_layout

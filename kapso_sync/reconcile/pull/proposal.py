@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from kapso_sync.build.contract import Shape, Style
+from kapso_sync.dataclass import dataclass
 from kapso_sync.manifest.id_registry import RegisteredFunction
 from kapso_sync.manifest.layout import edited_file
 from kapso_sync.manifest.text import Edit
