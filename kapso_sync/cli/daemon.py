@@ -23,7 +23,7 @@ THREAD_TURN = 0.001
 def run(context: CommandContext) -> int:
     """Run the daemon until a signal; raises `KapsoSyncError` for errors that stop it at once."""
     from kapso_sync.cli.workerd import start_locally
-    from kapso_sync.daemon.process_memory import use_one_heap
+    from kapso_sync.process_memory import use_one_heap
     from kapso_sync.wiring.daemon import make_daemon
     from kapso_sync.wiring.notifications import check_notification_settings
 

@@ -17,8 +17,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from kapso_sync import process_memory
 from kapso_sync.aio import Interrupted, first_of, interrupted_by
-from kapso_sync.daemon import process_memory
 from kapso_sync.daemon.backoff import FailingFunction, FunctionBackoff
 from kapso_sync.daemon.deployment_watcher import DeploymentWatcher, WatchedFunctions
 from kapso_sync.daemon.lease_notes import ReplicaRequest

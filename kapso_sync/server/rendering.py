@@ -6,16 +6,21 @@ function is a frozen value, and stays the same object until something about it c
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
 from kapso_sync.model.status import DaemonStatus, FunctionStatus, function_document, status_document
+from kapso_sync.process_memory import trim_malloc
 from kapso_sync.server.access import encode_json
 from kapso_sync.server.listing import Listing, ages_of, function_card
 from kapso_sync.server.page import WHOLE, render_page
 from kapso_sync.server.sessions import STRANGER, Viewer
+
+KEPT_SECONDS = 30.0
+"""Seconds without a request after which nothing that was rendered is kept: a monitor asks more often, and else nobody looks."""
 
 
 class _Document(NamedTuple):
@@ -27,9 +32,13 @@ class _Document(NamedTuple):
 
 
 class StatusRenderer:
-    """Renders each status of one daemon, for all clients; it keeps what it rendered of the functions of the last one."""
+    """Renders each status of one daemon, for all clients, in an event loop.
+
+    It keeps what it rendered of the functions of the last one while somebody asks: a thousand of them take 2 MB.
+    """
 
     def __init__(self) -> None:
+        self._forgetting: asyncio.TimerHandle | None = None
         self._documents: dict[str, _Document] = {}
         self._listed: tuple[FunctionStatus, ...] = ()
         self._cards: dict[str, tuple[FunctionStatus, tuple[str, ...], str]] = {}
@@ -39,6 +48,7 @@ class StatusRenderer:
 
         Console lines may hold people's data: they are empty unless the caller is ``trusted``, as on the page.
         """
+        self._keep_for_a_while()
         if status.functions is not self._listed:
             self._documents = {function.slug: self._document(function) for function in status.functions}
             self._listed = status.functions
@@ -66,11 +76,21 @@ class StatusRenderer:
 
     def page(self, status: DaemonStatus, listing: Listing = WHOLE, viewer: Viewer = STRANGER, done: str = "") -> bytes:
         """Return the page."""
+        self._keep_for_a_while()
         text = render_page(status, self._cards_of, listing=listing, viewer=viewer, done=done)
         if len(self._cards) > len(status.functions):
             known = {function.slug for function in status.functions}
             self._cards = {slug: card for slug, card in self._cards.items() if slug in known}
         return text.encode("utf-8", "replace")
+
+    def _keep_for_a_while(self) -> None:
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+        self._forgetting = asyncio.get_running_loop().call_later(KEPT_SECONDS, self._forget)
+
+    def _forget(self) -> None:
+        self._documents, self._listed, self._cards, self._forgetting = {}, (), {}, None
+        trim_malloc()
 
     def _cards_of(self, functions: Sequence[FunctionStatus], now: datetime) -> str:
         for function in functions:

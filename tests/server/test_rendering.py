@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from datetime import timedelta
@@ -9,11 +10,13 @@ from itertools import permutations
 
 from kapso_sync.model.status import DaemonStatus, status_document
 from kapso_sync.server.page import render_page
-from kapso_sync.server.rendering import StatusRenderer
+from kapso_sync.server.rendering import KEPT_SECONDS, StatusRenderer
 from tests.server.statuses import ALL, BAD, GOOD
+from tests.virtual_time import in_virtual_time
 
 
-def test_what_was_rendered_before_changes_no_answer() -> None:
+@in_virtual_time
+async def test_what_was_rendered_before_changes_no_answer() -> None:
     """Functions come, go, change, and grow older between two answers; texts may hold anything."""
     renderer = StatusRenderer()
     odd = replace(GOOD, functions=(replace(GOOD.functions[0], change="half \ud800 of a letter"), *BAD.functions[:3]))
@@ -27,7 +30,8 @@ def test_what_was_rendered_before_changes_no_answer() -> None:
             assert renderer.page(each) == render_page(each).encode("utf-8", "replace")
 
 
-def test_a_function_that_did_not_change_is_not_rendered_again() -> None:
+@in_virtual_time
+async def test_a_function_that_did_not_change_is_not_rendered_again() -> None:
     """Else each look at the page would hold the event loop for as long as a pass."""
     renderer = StatusRenderer()
 
@@ -42,3 +46,19 @@ def test_a_function_that_did_not_change_is_not_rendered_again() -> None:
     changed = replace(GOOD.functions[2], action="update")
     again = kept(replace(GOOD, functions=(*GOOD.functions[:2], changed, *GOOD.functions[3:])))
     assert [slug for slug, texts in again.items() if texts != first[slug]] == [changed.slug]
+
+
+@in_virtual_time
+async def test_what_nobody_asks_for_takes_no_memory() -> None:
+    """A daemon is looked at for minutes and idle for days. Who asks each 20 s is answered with what is kept."""
+    renderer = StatusRenderer()
+    answer, page = renderer.document(GOOD, trusted=True), renderer.page(GOOD)
+    first = next(iter(renderer._documents.values()))
+    for _ in range(5):
+        await asyncio.sleep(KEPT_SECONDS * 2 / 3)
+        renderer.document(GOOD, trusted=True)
+    assert next(iter(renderer._documents.values())) is first
+    assert renderer._cards
+    await asyncio.sleep(KEPT_SECONDS)
+    assert (renderer._documents, renderer._cards, renderer._listed) == ({}, {}, ())
+    assert (renderer.document(GOOD, trusted=True), renderer.page(GOOD)) == (answer, page)

@@ -10,7 +10,7 @@ import pytest
 
 _SCRIPT = """
 import ctypes, sys, threading
-from kapso_sync.daemon.process_memory import use_one_heap
+from kapso_sync.process_memory import use_one_heap
 
 if sys.argv[1] == "one":
     use_one_heap()
