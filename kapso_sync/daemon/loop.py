@@ -48,6 +48,10 @@ WEBHOOK_SPACING = 10.0
 """Seconds after the start of a webhook's pass in which a further webhook means a pass only if the source has moved."""
 
 
+SHORT_PASS = 1.0
+"""Seconds after its plan in which a pass is not ended early: most end by then, and to look at the source costs as much."""
+
+
 class PassRunner(Protocol):
     """The part of a session that the loop uses."""
 
@@ -337,6 +341,7 @@ class Loop:
         shows another revision, and the pass stops waiting for the bad deployment.
         """
         await planned.wait()
+        await self._clock.sleep(SHORT_PASS)
         while self._superseded_in_a_row < MAX_SUPERSEDED_IN_A_ROW:
             requests = self._triggers.requests
             if self._triggers.pending & MAY_MEAN_NEW_REVISION and await self._moved_meanwhile():

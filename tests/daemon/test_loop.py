@@ -20,6 +20,7 @@ from kapso_sync.daemon.loop import (
     INITIAL_RETRY_DELAY,
     MAX_SILENCE_OF_PASS,
     PASS_TIMEOUT,
+    SHORT_PASS,
     WEBHOOK_SPACING,
     Loop,
     PendingOverrides,
@@ -72,6 +73,7 @@ class ScriptedPasses:
     most: int = 0
     superseded: int = 0
     reads: int = 0
+    looks: int = 0
     held: list[Plan] = field(default_factory=list)
     allowed: list[PassOverrides] = field(default_factory=list)
     fails_before_plan: list[KapsoSyncError] = field(default_factory=list)
@@ -99,7 +101,8 @@ class ScriptedPasses:
         finally:
             self.running -= 1
 
-    async def moved(self, *, keep: bool = True) -> bool:  # noqa: ARG002 - the loop decides what to keep
+    async def moved(self, *, keep: bool = True) -> bool:
+        self.looks += not keep
         if self.answer is not None:
             await self.answer.wait()
         if isinstance(self.is_moved, KapsoSyncError):
@@ -138,9 +141,13 @@ class RunningLoop:
 
 @contextlib.asynccontextmanager
 async def running_loop(
-    slowest: float = 300.0, *, pass_timeout: float = PASS_TIMEOUT, leadership: Leadership | None = None
+    slowest: float = 300.0,
+    *,
+    pass_timeout: float = PASS_TIMEOUT,
+    leadership: Leadership | None = None,
+    clock: VirtualClock | None = None,
 ) -> AsyncIterator[RunningLoop]:
-    clock = VirtualClock()
+    clock = clock or VirtualClock()
     place, triggers, told = ScriptedPasses(clock), TriggerQueue(), list[events.Event]()
     backoff = FunctionBackoff(clock, lambda: 1.0)
     waits = list[float | None]()
@@ -285,6 +292,35 @@ async def test_a_new_revision_interrupts_the_wait_for_a_deployment() -> None:
         assert running.place.superseded == 1
         assert running.place.passes == [Trigger.INTERVAL, Trigger.WEBHOOK]
         running.place.gate.set()
+
+
+async def test_a_short_pass_ends_before_the_source_is_looked_at() -> None:
+    """To read a folder beside a pass costs as much as the pass. The control is a pass that lasts longer."""
+
+    class Stopped(VirtualClock):
+        """A clock on which no wait ends before the test says so."""
+
+        goes_on = asyncio.Event()
+
+        async def sleep(self, seconds: float) -> None:
+            if seconds == SHORT_PASS:
+                await self.goes_on.wait()
+            await super().sleep(seconds)
+
+    async with running_loop(clock=Stopped()) as running:
+        running.place.gate, running.place.is_moved = asyncio.Event(), False
+        for lasts_long in (False, True):
+            running.triggers.request(Trigger.INTERVAL)
+            await running.settle()
+            running.triggers.request(Trigger.FILES)
+            if lasts_long:
+                Stopped.goes_on.set()
+            await running.settle()
+            assert running.place.running == 1
+            running.place.gate.set()
+            await running.settle()
+            running.place.gate.clear()
+            assert running.place.looks == lasts_long
 
 
 async def test_a_trigger_without_a_new_revision_does_not_interrupt_the_pass() -> None:
