@@ -13,6 +13,8 @@ def main() -> None:
     gc.disable()
     # httpx loads a command line of its own, with rich and pygments, wherever those are installed; nothing here calls it.
     sys.modules["httpx._main"] = None  # type: ignore[assignment]
+    # uvicorn can watch the files of its application, for which it loads watchfiles; a daemon on git watches no files.
+    sys.modules["uvicorn.supervisors.watchfilesreload"] = None  # type: ignore[assignment]
     # In a git hook these name the hook's repository, and would lead every git below us to it.
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         del os.environ[name]

@@ -12,6 +12,7 @@ from dataclasses import field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from kapso_sync.closest import closest
 from kapso_sync.credentials import MASK, MASKED
 from kapso_sync.dataclass import dataclass
 from kapso_sync.env_file import EnvFile, parse_env_file
@@ -506,11 +507,9 @@ def _unknown_variables(environment: Mapping[str, str]) -> tuple[Notice, ...]:
     notices = []
     for name in sorted(environment):
         if name.startswith("KAPSO_SYNC_") and name not in known:
-            import difflib  # noqa: PLC0415 - only a mistake needs it
-
             endings = {setting.removeprefix("KAPSO_SYNC_"): setting for setting in known}
-            close = difflib.get_close_matches(name.removeprefix("KAPSO_SYNC_"), endings, n=1)
-            hint = f"; did you mean {endings[close[0]]}?" if close else ""
+            close = closest(name.removeprefix("KAPSO_SYNC_"), endings)
+            hint = f"; did you mean {endings[close]}?" if close else ""
             notices.append(Notice("unknown-setting", f"{name} is not a setting{hint}"))
     return tuple(notices)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from kapso_sync.build.subpaths import PACKAGE, Subpaths
 from kapso_sync.build.syntax import Place
 from kapso_sync.build.tsconfig import NAMES as CONFIG_NAMES
 from kapso_sync.build.tsconfig import Config, Configs
+from kapso_sync.closest import closest
 from kapso_sync.dataclass import dataclass
 from kapso_sync.model.source import CODE_SUFFIXES, TEXT_SUFFIXES, Above, SourceFile, refused_parent
 
@@ -405,8 +405,8 @@ class Graph:
         return not kept and item.names.isdisjoint(self._factories.get(path, frozenset()))
 
     def _close(self, base: str) -> str | None:
-        near = difflib.get_close_matches(base, [path for path in self._files if path.endswith(RESOLVED)], n=1)
-        return f"there is {near[0]}" if near else None
+        near = closest(base, (path for path in self._files if path.endswith(RESOLVED)))
+        return f"there is {near}" if near else None
 
 
 def _root(name: str) -> str:

@@ -25,6 +25,7 @@ from kapso_sync.cli.context import (
 )
 from kapso_sync.cli.output import OutputLost
 from kapso_sync.cli.plain import print_document, print_line
+from kapso_sync.closest import closest
 from kapso_sync.errors import ExitCode, KapsoSyncError, UsageError
 
 if TYPE_CHECKING:
@@ -126,10 +127,8 @@ class _Group(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in self.commands and not name.startswith("-"):
-            import difflib
-
-            close = difflib.get_close_matches(name, self.commands, n=1, cutoff=0.75)
-            known = f"did you mean `kapso-sync {close[0]}`?" if close else "`kapso-sync help` lists the commands"
+            close = closest(name, self.commands, likeness=0.75)
+            known = f"did you mean `kapso-sync {close}`?" if close else "`kapso-sync help` lists the commands"
             raise UsageError(f"there is no command `{name}`", hint=_with_first_word(HABITS.get(name, known), args[1:]))
         return super().resolve_command(ctx, args)
 
@@ -203,9 +202,9 @@ def run(*, context: CommandContext) -> int:
 
     It reconciles after a push, a saved file, an interval or a request, until SIGTERM or SIGINT.
     """
-    from kapso_sync.cli import daemon
+    from kapso_sync.cli import run as run_command
 
-    return daemon.run(context)
+    return run_command.run(context)
 
 
 @app.command(epilog="Example: kapso-sync reconcile --wait")

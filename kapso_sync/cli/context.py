@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -233,15 +233,29 @@ def with_flags(*names: str) -> Callable[[Command], Command]:
                     error.problems = context.shown(error.problems)
                 raise
 
-        decorated = click.option("--env-file", type=_GivenPath(path_type=Path), help="Read settings from this file as well.")(
-            wrapper
-        )
+        decorated = _with_option(_env_file_option())(wrapper)
         for name in reversed(chosen):
-            flag, text = _FLAGS[name]
-            decorated = click.option(flag, name, default=None, help=text, metavar=_VALUES.get(name))(decorated)
+            decorated = _with_option(_flag_option(name))(decorated)
         return decorated
 
     return decorate
+
+
+@functools.cache
+def _flag_option(name: str) -> click.Option:
+    """Return the option of a flag, one for all commands: copies would be half of what the command line takes of memory."""
+    flag, text = _FLAGS[name]
+    return click.Option([flag, name], default=None, help=text, metavar=_VALUES.get(name))
+
+
+@functools.cache
+def _env_file_option() -> click.Option:
+    return click.Option(["--env-file"], type=_GivenPath(path_type=Path), help="Read settings from this file as well.")
+
+
+def _with_option(option: click.Option) -> Callable[[Command], Command]:
+    """Return what gives a command this option, as `click.option` gives it one of its own."""
+    return click.option(cls=cast("type[click.Option]", lambda *_, **__: option))
 
 
 class _GivenPath(click.Path):

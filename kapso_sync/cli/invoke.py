@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from kapso_sync.cli.console import Console
 from kapso_sync.cli.context import CommandContext
 from kapso_sync.cli.runner import run_to_end
+from kapso_sync.closest import closest
 from kapso_sync.errors import ExitCode, UsageError
 from kapso_sync.model.functions import InvokeRequest, RemoteFunction
 from kapso_sync.model.json_values import Json
@@ -52,8 +52,8 @@ def find_function(slug: str, functions: Sequence[RemoteFunction]) -> RemoteFunct
     """Return the function of a slug; raises `UsageError`, with the slug that is nearly the same if there is one."""
     known = {function.slug: function for function in functions}
     if slug not in known:
-        close = difflib.get_close_matches(slug, known, n=1)
-        hint = f"did you mean `{close[0]}`?" if close else "`kapso-sync status` lists what was synced"
+        close = closest(slug, known)
+        hint = f"did you mean `{close}`?" if close else "`kapso-sync status` lists what was synced"
         raise UsageError(f"no function `{slug}` on Kapso", hint=hint)
     return known[slug]
 

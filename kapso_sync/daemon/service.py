@@ -15,7 +15,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from kapso_sync import process_memory
 from kapso_sync.aio import Interrupted, first_of, interrupted_by
@@ -31,7 +31,6 @@ from kapso_sync.daemon.suspension import KeptOnLease, Suspensions, suspension_fr
 from kapso_sync.daemon.systemd import SystemdNotifier
 from kapso_sync.daemon.triggers import Trigger, TriggerQueue
 from kapso_sync.daemon.unused_functions import track_unused_functions
-from kapso_sync.daemon.watcher import FileWatcher
 from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import ExitCode, KapsoSyncError, NotLeading, SourceMissing, SourceUnavailable, StateUnusable
 from kapso_sync.model import events
@@ -44,6 +43,9 @@ from kapso_sync.retry import Backoff
 from kapso_sync.settings import Settings
 from kapso_sync.store.daemon_files import DaemonFiles
 from kapso_sync.store.lock import held
+
+if TYPE_CHECKING:
+    from kapso_sync.daemon.watcher import FileWatcher
 
 OPEN_BACKOFF = Backoff(initial=5.0, maximum=60.0)
 """Seconds between attempts to reach a git server that does not answer while the daemon starts."""
@@ -483,6 +485,8 @@ class DaemonService:
         self._deps.systemd.ready()
 
     def _watcher(self, folder: Path, trigger: Trigger, inside: Callable[[], str] = lambda: "") -> FileWatcher:
+        from kapso_sync.daemon.watcher import FileWatcher  # noqa: PLC0415 - watchfiles takes 1 MB, and git needs none of it
+
         return FileWatcher(
             folder,
             lambda: self.triggers.request(trigger),

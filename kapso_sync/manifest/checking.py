@@ -6,12 +6,11 @@ person who writes a manifest wants all of them.
 
 from __future__ import annotations
 
-import difflib
 import enum
 import functools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -19,6 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import inspect
 
+from kapso_sync.closest import closest
 from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Problem
 from kapso_sync.manifest.document import Document, Path
@@ -165,11 +165,6 @@ def shown(value: Json) -> str:
     """Return a value for a message: short, on one line."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}…"
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that is closest."""
-    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)), None)
 
 
 def _faults(kind: inspect.Type, value: Json, path: Path) -> Sequence[_Fault]:
@@ -339,7 +334,7 @@ _LOOKS: Mapping[type[inspect.Type], Callable[[Any, Json, Path], Sequence[_Fault]
 def _problem(document: Document, fault: _Fault) -> Problem:
     path, value, name = fault.path, fault.value, dotted(fault.path)
     if fault.kind is _Kind.UNKNOWN_KEY:
-        meant = did_you_mean(str(path[-1]), fault.known)
+        meant = closest(str(path[-1]), fault.known)
         known = f"did you mean `{meant}`?" if meant else f"known here: {', '.join(fault.known)}"
         place = document.location(path, key=True)
         return document.problem("unknown-key", f"{name}: unknown key", place, _misplaced_key(path, fault.known) or known)

@@ -9,9 +9,10 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 
+from kapso_sync.closest import closest
 from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Location, Notice, Problem, first_problems
-from kapso_sync.manifest.checking import check, did_you_mean
+from kapso_sync.manifest.checking import check
 from kapso_sync.manifest.document import Document, read_document
 from kapso_sync.manifest.entries import path_problem
 from kapso_sync.manifest.schema import FolderModel, ManifestModel
@@ -195,7 +196,7 @@ def _remarks(value: Mapping[str, object]) -> Iterator[str]:
         if key in IGNORED_BY_KAPSO:
             yield f"`{key}` has no effect on Kapso"
         elif key not in FolderModel.__struct_fields__:
-            meant = did_you_mean(key, FolderModel.__struct_fields__)
+            meant = closest(key, FolderModel.__struct_fields__)
             yield f"`{key}` is not known" + (f"; did you mean `{meant}`?" if meant else "")
 
 

@@ -19,7 +19,15 @@ from kapso_sync.model.json_values import Json, canonical_json
 from kapso_sync.model.ownership import without_digests
 from kapso_sync.model.policies import AdoptPolicy, DriftPolicy, PassOverrides, UnknownSecrets
 from kapso_sync.model.source import Revision
-from kapso_sync.model.state import InventoryRecord, KnownSecrets, LiveContent, MissingFunction, Quarantine, RenameRecord
+from kapso_sync.model.state import (
+    NO_SECRETS,
+    InventoryRecord,
+    KnownSecrets,
+    LiveContent,
+    MissingFunction,
+    Quarantine,
+    RenameRecord,
+)
 
 
 class Origin(enum.StrEnum):
@@ -179,7 +187,7 @@ class Modify(Write):
     remote: RemoteFunction = field(repr=False)
     last_applied: InventoryRecord | None = field(default=None, repr=False)
     live: LiveContent | None = field(default=None, repr=False)
-    known_secrets: KnownSecrets = field(default=KnownSecrets(), repr=False)
+    known_secrets: KnownSecrets = field(default=NO_SECRETS, repr=False)
     quarantine: Quarantine | None = None
     held_back: str = field(default="", repr=False)
     reset_secrets: bool = False

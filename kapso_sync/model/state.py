@@ -71,6 +71,10 @@ class KnownSecrets:
     before: tuple[str, ...] = ()
 
 
+NO_SECRETS = KnownSecrets()
+"""The known secrets of most functions."""
+
+
 @dataclass(frozen=True, slots=True)
 class InventoryRecord:
     """Our last write of a function that we own: the base of the three-way comparison.
@@ -98,7 +102,7 @@ class InventoryRecord:
     refused_slug: str | None = None
     unproven: bool = False
     quarantine: Quarantine | None = None
-    secrets: KnownSecrets = KnownSecrets()
+    secrets: KnownSecrets = NO_SECRETS
     check_requests: tuple[str, ...] = ()
     other_style_tried: str | None = None
     applied: AppliedDigests | None = None

@@ -6,13 +6,13 @@ The commands and the daemon call `reconcile` or `plan_pass`; they do not repeat 
 from __future__ import annotations
 
 import asyncio
-import difflib
 import functools
 from collections.abc import Callable, Collection
 from dataclasses import field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from kapso_sync.aio import in_slices
+from kapso_sync.closest import closest
 from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import (
     ApiUnauthorized,
@@ -238,9 +238,9 @@ def _narrow(plan: Plan, request: PassRequest) -> Plan:
 
 def _known_slugs(unknown: str, known: Collection[str]) -> str:
     """Return the slug that was probably meant, or the first ones of all."""
-    close = difflib.get_close_matches(unknown, known, n=1)
+    close = closest(unknown, known)
     listed = ", ".join(sorted(known)[:MAX_LISTED])
-    return f"did you mean `{close[0]}`?" if close else f"known are: {listed}{', …' if len(known) > MAX_LISTED else ''}"
+    return f"did you mean `{close}`?" if close else f"known are: {listed}{', …' if len(known) > MAX_LISTED else ''}"
 
 
 def emit_plan(emit: events.Listener, guarded: Guarded) -> None:

@@ -71,6 +71,27 @@ def test_version_imports_no_slow_library() -> None:
     assert kapso_sync("version", "--json").document["kapso-sync"] == package.__version__
 
 
+LOADS_A_DAEMON = """
+import sys
+from kapso_sync.__main__ import main
+sys.argv = ["kapso-sync", "version"]
+try:
+    main()
+except SystemExit:
+    import kapso_sync.cli.run
+heavy = ("watchfiles", "git", "rich", "greenlet", "difflib", "kapso_sync.cli.render")
+print([name for name in heavy if name in sys.modules], file=sys.stderr)
+import kapso_sync.daemon.watcher
+print("watchfiles" in sys.modules, file=sys.stderr)
+"""
+
+
+def test_a_daemon_is_not_loaded_with_what_only_some_need() -> None:
+    """What it loads stays in its memory: watchfiles is for folders, and what prints for people for nobody."""
+    ran = subprocess.run([sys.executable, "-c", LOADS_A_DAEMON], capture_output=True, text=True, check=True)
+    assert ran.stderr == "[]\nTrue\n"
+
+
 def test_a_plan_of_a_folder_imports_nothing_that_it_does_not_use(tmp_path: Path) -> None:
     """Each module costs time and memory at every start: what writes, serves, schedules, or reads git and npm stays out."""
     heavy = (

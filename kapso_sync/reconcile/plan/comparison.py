@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
@@ -26,7 +25,7 @@ from kapso_sync.model.functions import (
 from kapso_sync.model.json_values import Json, canonical_json, same_json
 from kapso_sync.model.ownership import AppliedDigests, Mark, comparable_owner, is_marked, mark_for
 from kapso_sync.model.plan import Origin, SecretChanges
-from kapso_sync.model.state import Intent, InventoryRecord, KnownSecrets, LiveContent
+from kapso_sync.model.state import NO_SECRETS, Intent, InventoryRecord, KnownSecrets, LiveContent
 from kapso_sync.reconcile.plan.last_applied import applied_by
 from kapso_sync.reconcile.plan.line_ends import comparable_content
 from kapso_sync.reconcile.plan.secrets import SecretListing, learned_secrets, secret_changes, secrets_at_risk
@@ -93,6 +92,8 @@ def _unified(old: list[str], new: list[str], old_name: str, new_name: str) -> st
     if old and new and changed > CHANGED_LINES_LIMIT:
         removed, added = len(old) - head - tail, len(new) - head - tail
         return f"--- {from_name}\n+++ {to_name}\n@@ {removed} lines replaced by {added}, too many to compare line by line @@\n"
+    import difflib  # noqa: PLC0415 - most passes find no difference
+
     return "".join(difflib.unified_diff(old, new, from_name, to_name))
 
 
@@ -335,7 +336,7 @@ class FunctionComparison:
     @property
     def known_secrets(self) -> KnownSecrets:
         """The secrets as of the last pass."""
-        return self.last_applied.secrets if self.last_applied is not None else KnownSecrets()
+        return self.last_applied.secrets if self.last_applied is not None else NO_SECRETS
 
     @property
     def learned_secrets(self) -> KnownSecrets:

@@ -26,7 +26,7 @@ from kapso_sync.model.functions import (
 )
 from kapso_sync.model.json_values import Json, canonical_json
 from kapso_sync.model.ownership import AppliedDigests
-from kapso_sync.model.state import InventoryRecord, KnownSecrets, LiveContent
+from kapso_sync.model.state import NO_SECRETS, InventoryRecord, KnownSecrets, LiveContent
 
 _STALE = "changed"
 """Stands for the digest of a secret whose value was another one when the mark was written."""
@@ -128,7 +128,7 @@ def _secrets(want: DesiredFunction, applied: AppliedDigests, known: InventoryRec
     if known is not None and known.applied is not None and known.applied.secrets == applied.secrets:
         return known.secrets
     if applied.secrets is None or want.secrets_digest is None:
-        return KnownSecrets()
+        return NO_SECRETS
     same = applied.secrets == want.secrets_digest
     return KnownSecrets({name: value.digest if same else _changed(value.digest) for name, value in want.secrets.items()})
 
