@@ -17,7 +17,7 @@ SCHEMA = 1
 LOCK_TIMEOUT = 5.0
 """Seconds to wait for another process's transaction. Only readers can hold one, since writers hold the lock."""
 
-CACHE_KIB = 256
+CACHE_KIB = 64
 """Most KiB of the database that SQLite keeps in memory: it is small, and read as a whole or row by row."""
 
 LATER = "later_pass"

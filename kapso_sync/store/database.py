@@ -414,7 +414,7 @@ class _Records:
 def _open(path: Path, patience: float) -> tuple[sqlite3.Connection, list[InventoryRecord]]:
     """Return the database, created if there is none, and its records; raises `sqlite3.DatabaseError` if it is not whole."""
     require_regular(path)
-    db = sqlite3.connect(path, timeout=patience)
+    db = sqlite3.connect(path, timeout=patience, cached_statements=0)
     try:
         path.chmod(0o600)
         db.execute("PRAGMA journal_mode=WAL")

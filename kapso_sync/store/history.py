@@ -18,6 +18,7 @@ from kapso_sync.files import require_regular
 from kapso_sync.model.events import Event, FunctionEvent
 from kapso_sync.model.json_values import Json
 from kapso_sync.model.source import Revision
+from kapso_sync.store.connection import CACHE_KIB
 
 HISTORY_NAME = "history.db"
 MAX_REVISIONS = 200
@@ -170,6 +171,7 @@ def _open(path: Path) -> sqlite3.Connection:
         path.chmod(0o600)
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
+        db.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
         db.executescript(_CREATE)
     except sqlite3.DatabaseError as error:
         db.close()
