@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import sys
@@ -26,7 +27,7 @@ from kapso_sync.model.functions import (
     RemoteSecret,
     SecretType,
 )
-from kapso_sync.model.json_values import MAX_JSON_DEPTH, Json, is_nested_within
+from kapso_sync.model.json_values import MAX_JSON_DEPTH, Json, is_nested_within, shared_text
 from kapso_sync.model.names import is_id, is_secret_name, is_slug
 from kapso_sync.model.ownership import split_description
 from kapso_sync.model.users import WhatsAppFlow
@@ -34,6 +35,9 @@ from kapso_sync.model.users import WhatsAppFlow
 WRITABLE = frozenset({CODE, SLUG, "lock_version", *FIELDS})
 MAX_VALUE_DEPTH = MAX_JSON_DEPTH - 2
 """Deepest nesting of a record's value: in an answer about one function, the record and an envelope are around it."""
+
+MAX_TIME = 64
+"""Characters of a time; RFC 3339 needs half of them."""
 
 MAX_WARNING = 500
 """Characters of a warning that are shown."""
@@ -105,15 +109,18 @@ def _function(record: Mapping[str, Json]) -> RemoteFunction | GarbledRecord:
         slug=slug,
         status=_status(record.get("status")),
         code=code if isinstance(code, str) else None,
-        fields={name: record[name] for name in FIELDS if name in record},
+        fields={name: _shared(record[name]) for name in FIELDS if name in record},
         last_deployed_at=parse_time(record.get("last_deployed_at")),
         updated_at=parse_time(record.get("updated_at")),
         created_at=parse_time(record.get("created_at")),
-        endpoint_url=_text(record.get("endpoint_url")),
-        project_id=project_id if is_id(project_id := record.get("project_id")) else None,
+        project_id=shared_text(project_id) if is_id(project_id := record.get("project_id")) else None,
         lock_version=count_in(record, ("lock_version",)),
         worker_address=_address(record.get("cf_worker_url")),
     )
+
+
+def _shared(value: Json) -> Json:
+    return shared_text(value) if isinstance(value, str) else value
 
 
 def _garbled(record: Mapping[str, Json], reason: str) -> GarbledRecord:
@@ -197,10 +204,13 @@ def _secret_type(value: Json) -> SecretType:
 
 def parse_time(value: Json) -> datetime | None:
     """Return an RFC 3339 time as an aware datetime, or None for anything else; a time without a zone is in UTC."""
-    if not isinstance(value, str):
-        return None
+    return _time(value) if isinstance(value, str) and len(value) <= MAX_TIME else None
+
+
+@functools.lru_cache(maxsize=64)  # a function's times are often the same
+def _time(text: str) -> datetime | None:
     try:
-        moment = datetime.fromisoformat(value)
+        moment = datetime.fromisoformat(text)
     except ValueError:
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -171,15 +171,19 @@ class _Alone:
     """What was found of an entry whose only file goes up as it is: it holds for that entry and content of that digest again."""
 
     entry: Entry
-    digest: str
+    code_hash: str
     shape: Shape
     style: CodeStyle | None
     notices: tuple[Notice, ...]
 
+    @property
+    def digest(self) -> str:
+        """The digest of the file."""
+        return self.code_hash.removeprefix("sha256:")
+
     def function(self, content: bytes) -> DesiredFunction:
         """Return the function with this content of its file."""
-        made = DesiredFunction(self.entry, content.decode("utf-8"), style=self.style)
-        return made.hashed(f"sha256:{self.digest}")
+        return DesiredFunction(self.entry, content.decode("utf-8"), style=self.style).hashed(self.code_hash)
 
 
 class Builder:
@@ -263,7 +267,7 @@ class Builder:
         if plain and not faults and closure.files == (entry.file,) and len(content) <= MAX_CODE_BYTES:
             digest, style = self._shapes.digest(entry.file, content), self._final_style(entry, sloppy=shape.sloppy is not None)
             found += size_notices(len(content), entry.file)
-            self._take_alone(_Alone(entry, digest, shape, style, tuple(found)), site)
+            self._take_alone(_Alone(entry, f"sha256:{digest}", shape, style, tuple(found)), site)
             return
         site.notices += [*found, *(() if plain else self._config_notices(site, closure))]
         if faults:

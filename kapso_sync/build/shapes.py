@@ -93,7 +93,7 @@ class Shapes:
         What is known of other files is dropped.
         """
         keys = {path: f".{path.rpartition('.')[2]}:{self.digest(path, content)}" for path, content in files.items()}
-        known = dict.fromkeys(self._recalled().sound) | self._errors
+        known = dict.fromkeys(self._recalled().sound | self._sound) | self._errors
         unknown = {path: content for path, content in files.items() if keys[path] not in known}
         if unknown and self._parser is not None:
             with contextlib.suppress(ToolMissing):
@@ -101,8 +101,8 @@ class Shapes:
                 known |= {keys[path]: found.get(path) for path in unknown}
                 self._sound |= {keys[path] for path, error in found.items() if error is None}
         wanted = frozenset(keys.values())
-        self._errors = {key: error for key, error in known.items() if key in wanted}
         self._sound = (self._sound | self._recalled().sound) & wanted
+        self._errors = {key: error for key, error in known.items() if key in wanted and key not in self._sound}
         return {path: error for path, key in keys.items() if (error := known.get(key)) is not None}
 
     def _shared(self, shape: Shape) -> Shape:
@@ -152,12 +152,15 @@ class Shapes:
 
         What is wrong with a file is not stored: a newer parser may see it otherwise, and it is reported at each start anyway.
         """
-        self._known, self._seen, self._digests = self._seen, {}, {}
-        good = {key: shape for key, shape in self._known.items() if _is_stored(shape)}
+        good = {key: shape for key, shape in self._seen.items() if _is_stored(shape)}
+        self._known = {key: shape for key, shape in self._seen.items() if not _is_stored(shape)}
+        self._seen, self._digests = {}, {}
         stored = self._recalled()
         if stored.shapes.keys() != good.keys() or stored.sound != self._sound:
             self._stored = Findings(rules(), good, self._sound)
             self._store.put_findings(self._text(good))
+        else:
+            self._sound = stored.sound  # one object for what is equal
 
     def _text(self, shapes: Mapping[str, Shape]) -> bytes:
         """Return the findings as JSON; each shape was encoded when it was read, and texts of other shapes are dropped."""

@@ -14,6 +14,7 @@ from kapso_sync.errors import Location, Problem
 from kapso_sync.manifest.document import Document, Path
 from kapso_sync.manifest.schema import CheckModel, EntryModel, SecretModel, SharedModel, WatchModel
 from kapso_sync.model.desired import (
+    NOTHING,
     Check,
     CheckMethod,
     CheckSignature,
@@ -67,13 +68,13 @@ def make_entry(slug: str, file: str, values: Mapping[str, object], location: Loc
         slug=slug,
         file=file,
         location=location,
-        fields=fields,
+        fields=fields or NOTHING,
         contract=Contract(str(values.get("contract", Contract.AUTO))),
         deploy=deploy is not False,
         protected=None if protected is None else bool(protected),
         drift=None if drift is None else DriftPolicy(str(drift)),
         moved_from=former_slugs(moved_from),  # type: ignore[arg-type]
-        secrets={name: _secret(model) for name, model in secrets.items()},
+        secrets={name: _secret(model) for name, model in secrets.items()} or NOTHING,
         checks=tuple(map(_check, checks)),
         minify=minify is True,
         whatsapp_flow=None if flow is None else str(flow),

@@ -9,6 +9,8 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import field
+from types import MappingProxyType
+from typing import Any
 
 from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Location, Notice, Problem
@@ -67,6 +69,9 @@ class SecretValue:
     value: Json = field(repr=False)
     digest: str
 
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+"""The empty mapping of most functions; one for each would take more of a thousand than their slugs."""
 
 MAX_CHECKS = 20
 """Maximum number of checks of one function."""
@@ -201,14 +206,14 @@ class Entry:
     slug: str
     file: str
     location: Location
-    fields: Mapping[str, Json] = field(default_factory=dict)
+    fields: Mapping[str, Json] = field(default_factory=lambda: NOTHING)
     contract: Contract = Contract.AUTO
     deploy: bool = True
     protected: bool | None = None
     drift: DriftPolicy | None = None
     moved_from: tuple[str, ...] | None = None
-    secrets: Mapping[str, SecretSource] = field(default_factory=dict)
-    secret_locations: Mapping[str, Location] = field(default_factory=dict)
+    secrets: Mapping[str, SecretSource] = field(default_factory=lambda: NOTHING)
+    secret_locations: Mapping[str, Location] = field(default_factory=lambda: NOTHING)
     exact_secrets: bool = False
     checks: tuple[Check, ...] = ()
     minify: bool = False
@@ -284,7 +289,7 @@ class DesiredFunction:
 
     entry: Entry
     code: str = field(repr=False)
-    secrets: Mapping[str, SecretValue] = field(default_factory=dict, repr=False)
+    secrets: Mapping[str, SecretValue] = field(default_factory=lambda: NOTHING, repr=False)
     style: CodeStyle | None = None
     compiled: bool = False
     secrets_digest: str | None = None

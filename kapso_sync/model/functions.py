@@ -64,9 +64,8 @@ class RemoteFunction:
     ``code`` is None if the list did not have it. ``fields`` holds those of `FIELDS` that the record had; the description in it
     is the raw one, ownership mark included. Times are the server's own, aware, or None. ``text`` is the description without
     any mark; ``marks`` are the marks in it, of any owner, valid or not, and ``mark`` is the last one. ``code_hash`` is that of
-    the code. ``lock_version`` is sent
-    back with an update to prove that the newest version was seen; older bases have none. ``worker_address`` is the URL, without
-    scheme, of its Cloudflare Worker, if an answer has it.
+    the code. ``lock_version`` is sent back with an update to prove that the newest version was seen; older bases have none.
+    ``worker_address`` is the URL, without scheme, of its Cloudflare Worker, if an answer has it.
     """
 
     id: str
@@ -77,7 +76,6 @@ class RemoteFunction:
     last_deployed_at: datetime | None = None
     updated_at: datetime | None = None
     created_at: datetime | None = None
-    endpoint_url: str | None = None
     project_id: str | None = None
     lock_version: int | None = None
     worker_address: str | None = None

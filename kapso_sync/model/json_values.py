@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
 else:
     Json = Any  # msgspec reads this, and knows no alias that names itself; what it makes of JSON is JSON anyway
 
+
+MAX_SHARED = 100
+"""Characters of a text that is shared: more than an id or a digest has."""
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
@@ -80,3 +84,13 @@ def is_nested_within(value: Json | Mapping[str, Json], depth: int) -> bool:
 
 
 _NESTING = frozenset({dict, list})
+
+
+def shared_text(text: str) -> str:
+    """Return one object for equal short texts that follow each other closely: a thousand functions have few types and modes."""
+    return _shared(text) if len(text) <= MAX_SHARED else text
+
+
+@functools.lru_cache(maxsize=64)
+def _shared(text: str) -> str:
+    return text

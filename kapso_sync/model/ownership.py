@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kapso_sync.dataclass import dataclass
+from kapso_sync.model.json_values import shared_text
 from kapso_sync.urls import comparable_path
 
 _MARK = re.compile(
@@ -43,7 +44,7 @@ class AppliedDigests:
         return f"{'.'.join(parts)}{'=' if self.running else ''}"
 
 
-@functools.lru_cache(maxsize=4096)  # a pass asks ten times for each function
+@functools.lru_cache(maxsize=64)  # each step of a pass asks several times for each function
 def check_of(owner: str, slug: str) -> str:
     """Return the first six hex digits of sha256(owner, newline, slug)."""
     return hashlib.sha256(f"{owner}\n{slug}".encode("utf-8", "surrogatepass")).hexdigest()[:6]
@@ -103,7 +104,7 @@ def _mark(match: re.Match[str]) -> Mark:
     if match["code"] is not None:
         code, fields, secrets = (None if match[part] == "-" else match[part] for part in ("code", "fields", "secrets"))
         applied = AppliedDigests(code, fields, secrets, match["running"] is not None)
-    return Mark(match["owner"], match["check"], match["protected"] is not None, applied)
+    return Mark(shared_text(match["owner"]), match["check"], match["protected"] is not None, applied)
 
 
 def split_description(description: str | None) -> tuple[str, Mark | None]:

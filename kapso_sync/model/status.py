@@ -5,10 +5,10 @@ from __future__ import annotations
 import enum
 import functools
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from kapso_sync.advice import Advise, names_command
 from kapso_sync.dataclass import dataclass
@@ -17,6 +17,8 @@ from kapso_sync.model.evidence import Evidence
 from kapso_sync.model.json_values import Json
 from kapso_sync.model.source import Revision
 from kapso_sync.units import timestamp
+
+_T = TypeVar("_T", bound=Hashable)
 
 
 class ConditionType(enum.StrEnum):
@@ -333,19 +335,26 @@ def running_document(running: RunningPass) -> dict[str, Json]:
     return {"trigger": running.trigger, "since": _time(running.since)}
 
 
+class Shared:
+    """Returns one object for all equal values: thousands of functions have few texts, revisions and conditions."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, Any] = {}
+
+    def __call__(self, value: _T) -> _T:
+        """Return the first value that is equal to this one."""
+        found: _T = self._known.setdefault(value, value)
+        return found
+
+
 def recorded_functions(document: Mapping[str, Any]) -> Mapping[str, FunctionStatus]:
     """Return the functions of a status document by slug: since when they are ready, and what was changed last.
 
     Empty for a document that another version wrote, which costs the times and nothing else.
     """
-    # Thousands of functions share a few times and texts: of each, one object is kept.
-    moment, texts = functools.cache(datetime.fromisoformat), dict[str, str]()
-
-    def text(value: str) -> str:
-        return texts.setdefault(value, value)
-
+    moment, shared = functools.cache(datetime.fromisoformat), Shared()
     try:
-        return {function["slug"]: _recorded(function, moment, text) for function in document["functions"]}
+        return {function["slug"]: _recorded(function, moment, shared) for function in document["functions"]}
     except (KeyError, TypeError, ValueError):
         return {}
 
@@ -381,29 +390,29 @@ def recorded_activity(document: Mapping[str, Any]) -> tuple[ActivityHour, ...]:
 _KINDS = {str(kind): kind for kind in ConditionType}
 
 
-def _recorded(function: Mapping[str, Any], moment: Callable[[str], datetime], text: Callable[[str], str]) -> FunctionStatus:
+def _recorded(function: Mapping[str, Any], moment: Callable[[str], datetime], shared: Shared) -> FunctionStatus:
     conditions = {
         (kind := _KINDS[condition["type"]]): Condition(
             kind,
             bool(condition["status"]),
-            text(condition["reason"]),
-            text(condition["message"]),
+            shared(condition["reason"]),
+            shared(condition["message"]),
             moment(condition["since"]),
-            text(condition["revision"]),
+            shared(condition["revision"]),
         )
         for condition in function["conditions"]
     }
     return FunctionStatus(
         slug=function["slug"],
         function_id=function["id"],
-        conditions=tuple(conditions[kind] for kind in ConditionType),
-        action=text(function["action"]),
+        conditions=shared(tuple(conditions[kind] for kind in ConditionType)),
+        action=shared(function["action"]),
         changed_at=moment(function["changed_at"]) if function["changed_at"] else None,
         change=function["change"],
         in_git=function.get("in_git", True),
-        broken_by=_recorded_cause(function.get("broken_by")),
+        broken_by=shared(_recorded_cause(function.get("broken_by"))),
         desired_hash=function.get("desired_hash"),
-        desired_since=_recorded_cause(function.get("desired_since")),
+        desired_since=shared(_recorded_cause(function.get("desired_since"))),
         evidence=_evidence(function.get("evidence")),
     )
 

@@ -29,6 +29,7 @@ from kapso_sync.model.status import (
     ReplicaStatus,
     Role,
     RunningPass,
+    Shared,
     Suspension,
     recorded_activity,
     recorded_functions,
@@ -226,11 +227,14 @@ class StatusTracker:
     def ended_in_slices(self, report: Report) -> Generator[None, None, None]:
         """Record the report of a pass, and pause after each function; until the end nothing of it is shown."""
         now = self.clock.now()
-        redact = functools.cache(self.redact)  # a thousand functions have few different messages
+        redact, shared = functools.cache(self.redact), Shared()  # a thousand functions have few different messages
         concluded = {}
         for outcome in report.outcomes:
             if not (isinstance(outcome.step, Delete) and outcome.result is Result.DONE):
-                concluded[outcome.step.slug] = self._concluded(outcome, report.plan.revision, now, redact)
+                status = self._concluded(outcome, report.plan.revision, now, redact)
+                if status is not self._before(status.slug):
+                    status = replace(status, conditions=shared(status.conditions))
+                concluded[status.slug] = status
             yield
         self._functions = concluded
         self._recorded = {}

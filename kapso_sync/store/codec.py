@@ -16,15 +16,26 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from kapso_sync.model.functions import RemoteFunction, Version
-from kapso_sync.model.json_values import Json
-from kapso_sync.model.state import DeploymentWatch, Intent, InventoryRecord, MissingFunction, QuotaRefusal, RenameRecord
+from kapso_sync.model.json_values import Json, shared_text
+from kapso_sync.model.state import (
+    NO_SECRETS,
+    DeploymentWatch,
+    Intent,
+    InventoryRecord,
+    MissingFunction,
+    QuotaRefusal,
+    RenameRecord,
+)
 
 _T = TypeVar("_T")
 
 
 def encode_record(record: InventoryRecord) -> str:
-    """Return an inventory record as JSON."""
-    return _text(record)
+    """Return an inventory record as JSON; most functions have no secrets, and their records say nothing of any."""
+    document = _plain(record)
+    if record.secrets == NO_SECRETS:
+        del document["secrets"]
+    return json.dumps(document, default=datetime.isoformat)
 
 
 def decode_record(text: str) -> InventoryRecord:
@@ -133,14 +144,9 @@ def _share(content: dict[str, Json]) -> None:
     """Replace texts and nested values by equal ones that were read before; nobody else has this content yet."""
     for name, value in content.items():
         if isinstance(value, str):
-            content[name] = _one_text(value)
+            content[name] = shared_text(value)
         elif isinstance(value, dict | list):
             content[name] = _one_value(json.dumps(value))
-
-
-@functools.lru_cache(maxsize=64)
-def _one_text(text: str) -> str:
-    return text
 
 
 @functools.lru_cache(maxsize=64)

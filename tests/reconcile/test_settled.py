@@ -130,7 +130,7 @@ def test_nothing_of_kapsos_record_is_kept() -> None:
     """Thousands of steps wait for the next pass: what tells a record from others is a digest, and what is kept anyway."""
     settled = SettledSteps()
     address = "https://functions.example/" + "x" * 500
-    world = replace(START, on_kapso=replace(START.on_kapso, endpoint_url=address))
+    world = replace(START, on_kapso=replace(START.on_kapso, worker_address=address))
     (step, _), (again, _) = world.plan(settled).steps, world.plan(settled).steps
     assert again is step, "it is one of those that are kept"
     assert address not in repr(vars(settled))

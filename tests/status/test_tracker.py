@@ -249,6 +249,16 @@ def test_the_texts_of_a_record_are_kept_once(board: StatusTracker, clock: Virtua
     assert len(revisions) == 1
 
 
+def test_functions_with_equal_conditions_have_the_same_ones(board: StatusTracker, clock: VirtualClock) -> None:
+    """After a pass, and after a restart: a thousand functions in sync would have four thousand conditions."""
+    same = Outcome(replace(plan().steps[0], slug="twin"), Result.UNCHANGED, "id-twin")
+    board.ended(report(drifted=replace(same, step=replace(same.step, slug="drifted")), twin=same))
+    shown = {function.slug: function for function in board.status().functions}
+    for functions in (shown, restarted(board, clock)._recorded):
+        assert functions["twin"].conditions is functions["drifted"].conditions
+        assert functions["twin"].conditions != functions["new"].conditions
+
+
 def replace_step(outcome: Outcome, slug: str) -> Outcome:
     (step,) = [step for step in plan().steps if step.slug == slug]
     return dataclasses.replace(outcome, step=step)

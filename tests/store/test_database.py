@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _sqlite3
+import ctypes
 import json
 import os
 import shutil
@@ -50,6 +52,33 @@ def listing(folder: Path) -> dict[str, tuple[int, int]]:
 
 def intent(slug: str = "a", kind: IntentKind = IntentKind.UPDATE) -> Intent:
     return Intent(kind, slug, f"id-{slug}", content(), content(), moment(3), protected=True)
+
+
+def test_equal_parts_of_recorded_functions_are_one_object(tmp_path: Path) -> None:
+    """Else a daemon with thousands of functions keeps thousands of copies. What differs stays what it was."""
+    wide: dict[str, Json] = {"name": "", "runtime_config": {"a": [1]}, "function_type": "x" * 20}
+    first, second = (replace(owned(remote(slug)), stored={**wide, "name": f"its {slug}"}) for slug in "ab")
+    with store_in(tmp_path) as store:
+        store.remember(first, second)
+    with store_in(tmp_path) as store:
+        a, b = store.load_state().owned.values()
+    assert (a, b) == (first, second)
+    assert a.stored["runtime_config"] is b.stored["runtime_config"]
+    assert a.stored["function_type"] is b.stored["function_type"]
+
+
+def test_the_text_of_the_last_pass_is_in_no_memory(tmp_path: Path) -> None:
+    """SQLite's own memory, by its own count: a statement that is kept keeps what was bound to it as well."""
+    in_use = ctypes.CDLL(_sqlite3.__file__).sqlite3_memory_used
+    in_use.restype = ctypes.c_longlong
+    with store_in(tmp_path) as store, closing(sqlite3.connect(":memory:")) as db:
+        db.execute("CREATE TABLE kept (text)")
+        before = in_use()
+        store.record_pass({"now": "2026-01-01T12:00:00Z"}, [json.dumps("x" * 4_000_000)])
+        assert in_use() - before < 1_000_000
+        db.execute("INSERT INTO kept VALUES (?)", ("x" * 4_000_000,))
+        db.execute("DELETE FROM kept")
+        assert in_use() - before > 3_000_000, "this is how it would show"
 
 
 def test_state_survives_a_restart(tmp_path: Path) -> None:

@@ -507,7 +507,7 @@ class _Planner:
         learned = comparison.learned()
         return NoChange(
             slug=want.slug,
-            function_id=comparison.remote.id,
+            function_id=learned.function_id,
             reasons=("in sync",),
             file=want.entry.file,
             desired_hash=content_hash(want.content),

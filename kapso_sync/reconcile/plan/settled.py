@@ -111,7 +111,7 @@ def _identity(remote: RemoteFunction, wanted: Json, known: InventoryRecord) -> t
     Thousands of them are kept, so they hold nothing that is kept anyway, and texts only as a digest. It is one of their
     spelling, since equality would take `1` for `true`.
     """
-    texts = (remote.slug, remote.endpoint_url, remote.project_id, remote.worker_address, remote.fields)
+    texts = (remote.slug, remote.project_id, remote.worker_address, remote.fields)
     digest = hashlib.blake2b(repr(texts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
     live = known.live.deployed_at if known.live is not None else None
     return (
