@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -60,12 +61,24 @@ def test_what_cannot_be_written_to_a_file_is_kept_in_memory(tmp_path: Path) -> N
     assert kept.load(COMMIT) is None
 
 
-def test_a_file_that_cannot_be_read_any_more_is_no_snapshot(tmp_path: Path) -> None:
+def _shorten(file: Path) -> None:
+    os.truncate(file, 10)
+
+
+def _change_a_byte(file: Path) -> None:
+    with file.open("r+b") as opened:
+        opened.seek(file.stat().st_size // 2)
+        opened.write(b"\xc1")
+
+
+@pytest.mark.parametrize("damage", [_shorten, _change_a_byte])
+def test_a_file_that_a_bad_disk_has_damaged_is_no_snapshot(tmp_path: Path, damage: Callable[[Path], object]) -> None:
     """The mirror has all of it, so nothing is lost."""
     kept = KeptSnapshot(tmp_path)
     kept.keep(_snapshot())
     (opened,) = (link for link in Path("/proc/self/fd").iterdir() if os.path.realpath(link).startswith(str(tmp_path)))
-    os.truncate(opened, 10)
+    assert kept.load(COMMIT) is not None
+    damage(opened)
     assert kept.load(COMMIT) is None
 
 
