@@ -18,7 +18,6 @@ import msgspec
 from kapso_sync.model.functions import RemoteFunction, Version
 from kapso_sync.model.json_values import Json, shared_text
 from kapso_sync.model.state import (
-    NO_SECRETS,
     DeploymentWatch,
     Intent,
     InventoryRecord,
@@ -31,11 +30,8 @@ _T = TypeVar("_T")
 
 
 def encode_record(record: InventoryRecord) -> str:
-    """Return an inventory record as JSON; most functions have no secrets, and their records say nothing of any."""
-    document = _plain(record)
-    if record.secrets == NO_SECRETS:
-        del document["secrets"]
-    return json.dumps(document, default=datetime.isoformat)
+    """Return an inventory record as JSON."""
+    return _text(record)
 
 
 def decode_record(text: str) -> InventoryRecord:

@@ -247,13 +247,16 @@ def test_imports_are_followed_to_find_unlisted_files() -> None:
 def test_unchanged_files_are_parsed_once() -> None:
     """The second pass over the same bytes parses nothing: results are cached by content, and dropped with it."""
     bench = Workbench()
+    shapes = bench.builder._shapes
     bench.build({"greet.js": SCRIPTS[0]}, "greet.js")
-    first = dict(bench.builder._shapes._known)
+    first = dict(shapes._recalled().shapes)
     bench.build({"greet.js": SCRIPTS[0]}, "greet.js")
     assert first
-    assert all(bench.builder._shapes._known[key] is shape for key, shape in first.items())
+    assert all(shapes._recalled().shapes[key] is shape for key, shape in first.items())
+    bench.build({"broken.js": "function handler( {"}, "broken.js")
+    assert (dict(shapes._recalled().shapes), len(shapes._known)) == ({}, 1)
     bench.build({})
-    assert not bench.builder._shapes._known
+    assert not shapes._known
 
 
 async def test_checking_a_thousand_files_does_not_block_the_event_loop() -> None:

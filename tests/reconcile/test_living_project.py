@@ -160,9 +160,9 @@ class Project(RuleBasedStateMachine):
 
     @rule(slug=slugs, position=st.integers(1, 12), version=versions)
     def edit_on_kapso_during_a_pass(self, slug: str, position: int, version: int) -> None:
-        """Somebody edits on Kapso while a pass is running: at worst their edit is in a backup."""
+        """Somebody edits on Kapso while a pass is running: at worst their edit is in a backup, where versions can be locked."""
         function = self._owned(slug)
-        if function is None or self.world.behaviour.lock_version == "absent":
+        if function is None or self.world.behaviour.lock_version in ("absent", "refused"):
             return
         text = code(version, f"raced {len(self.raced)}")
         if self.world.behaviour.normalise_code == "rstrip":
