@@ -186,7 +186,7 @@ class GitSource:
         wanted does not count: it must not end the work on the last one. Raises like `fetch`.
         """
         head = await self._head()
-        if self._was_read(head):
+        if self._was_read(head) is not None:
             return False
         self._found = head if keep else None
         return keep or await self._may_be_read(head)
@@ -204,8 +204,8 @@ class GitSource:
 
     async def _current(self, on_transfer: OnTransfer = lambda: None) -> Snapshot:
         head, self._found = self._found or await self._head(), None
-        if self._last is not None and self._was_read(head):
-            kept = await asyncio.to_thread(self._kept.load, self._last.id)
+        if (last := self._was_read(head)) is not None:
+            kept = await asyncio.to_thread(self._kept.load, last.id)
             if kept is not None:
                 return kept
         try:
@@ -217,9 +217,11 @@ class GitSource:
         await asyncio.to_thread(self._kept.keep, snapshot)
         return snapshot
 
-    def _was_read(self, head: _Head) -> bool:
-        """Return whether this head was read last; an id names the same commit for ever, also a short one or a tag's."""
-        return self._last is not None and (head.commit == self._last.id or _COMMIT_ID.fullmatch(head.ref) is not None)
+    def _was_read(self, head: _Head) -> Revision | None:
+        """Return the last revision if it is of this head; an id names the same commit for ever, also a short one or a tag's."""
+        if self._last is not None and (head.commit == self._last.id or _COMMIT_ID.fullmatch(head.ref)):
+            return self._last
+        return None
 
     async def _head(self) -> _Head:
         """Ask the remote, with one ``ls-remote``, for the commit of the ref."""

@@ -180,3 +180,15 @@ def test_a_duration_that_no_float_holds_is_left_out(number: str) -> None:
     body = f'{{"data": [{{"id": "a", "duration_ms": {number}}}, {{"id": "b", "duration_ms": 12}}]}}'.encode()
     found = parse_invocations(decode(body, CALL, 200), CALL)
     assert [record.duration_ms for record in found] == [None, 12.0]
+
+
+def test_records_share_what_is_equal() -> None:
+    """A thousand functions have few types, one project, and often one time; each record is JSON of its own."""
+    often = {"function_type": "cloudflare_worker", "project_id": "project-1", "updated_at": "2026-01-01T00:00:00Z"}
+    first, second = (
+        parse_function(json.loads(json.dumps({**RECORD, "id": name, "slug": name, **often})), CALL) for name in ("one", "two")
+    )
+    assert first.fields["function_type"] is second.fields["function_type"]
+    assert first.project_id is second.project_id
+    assert first.updated_at is second.updated_at
+    assert first.id is not second.id

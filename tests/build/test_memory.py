@@ -280,6 +280,20 @@ def test_a_build_timeout_kills_the_process_group_of_esbuild(tmp_path: Path) -> N
     assert counted.processes == before + 1
 
 
+@needs_esbuild
+def test_a_file_on_which_esbuild_does_not_end_is_not_given_to_it_in_each_pass(tmp_path: Path) -> None:
+    """Each would last as long as the deadline; the next process asks again."""
+    counted = Counted(tmp_path, 'case "$1" in --version) ;; *) sleep 600;; esac')
+    bench = Workbench(places=counted.places, deadline=0.2)
+    runs = []
+    for _ in range(3):
+        assert bench.build(TEXTS, "plain.js").functions
+        runs.append(counted.processes)
+    assert runs == [2, 2, 2], "its version, and one look"
+    Workbench(places=counted.places, deadline=0.2).build(TEXTS, "plain.js")
+    assert counted.processes > 2
+
+
 def test_without_esbuild_only_functions_that_need_it_are_blocked(tmp_path: Path) -> None:
     """The message says how to install it; raw TypeScript is never uploaded."""
     made = Workbench(places=ToolPlaces(None, (), [])).build(TEXTS, *ENTRIES)
