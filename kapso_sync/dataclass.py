@@ -42,7 +42,7 @@ def _dataclass(  # noqa: PLR0913 - the options of the standard library's
 ) -> type[_T] | Callable[[type[_T]], type[_T]]:
     """Make a class a dataclass; options and behaviour are those of `dataclasses.dataclass`.
 
-    A frozen object with slots refuses to be pickled and copied: a copy of a frozen value is the value itself.
+    A frozen object with slots can be neither pickled nor copied.
     """
 
     def made(plain: type[_T]) -> type[_T]:

@@ -20,7 +20,7 @@ from kapso_sync.server.page import WHOLE, render_page
 from kapso_sync.server.sessions import STRANGER, Viewer
 
 KEPT_SECONDS = 30.0
-"""Seconds without a request after which nothing that was rendered is kept: a monitor asks more often, and else nobody looks."""
+"""Seconds without a request after which the renderer drops what it has rendered; a monitor asks more often."""
 
 
 class _Document(NamedTuple):
@@ -34,7 +34,7 @@ class _Document(NamedTuple):
 class StatusRenderer:
     """Renders each status of one daemon, for all clients, in an event loop.
 
-    It keeps what it rendered of the functions of the last one while somebody asks: a thousand of them take 2 MB.
+    It keeps what it rendered of the functions of the last one while somebody asks: a thousand of them take 1 MB or more.
     """
 
     def __init__(self) -> None:

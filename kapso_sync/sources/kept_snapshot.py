@@ -40,7 +40,7 @@ class KeptSnapshot:
             self._close = weakref.finalize(self, file.close)
             if file.write(content) == len(content):
                 self._file, self._in_memory = _File(file, len(content), hashlib.sha256(content).digest()), None
-        except (OSError, UnicodeError):  # UnicodeError: a path is no text
+        except (OSError, UnicodeError):  # UnicodeError: msgspec writes no path that is not UTF-8
             return
 
     def load(self, commit: str) -> Snapshot | None:

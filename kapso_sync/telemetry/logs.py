@@ -131,7 +131,7 @@ def _without_extras() -> Iterator[None]:
         yield
     finally:
         for name, module in loaded.items():
-            del sys.modules[name]
+            sys.modules.pop(name, None)
             if module is not None:
                 sys.modules[name] = module
 
