@@ -29,7 +29,7 @@ from kapso_sync.retry import Backoff
 INITIAL_RETRY_DELAY = 5.0
 """Seconds before a pass that failed as a whole is tried again; the delay doubles up to the interval."""
 
-HEARTBEAT = 10.0
+HEARTBEAT = 30.0
 """The loop shows that it is alive at least this often, in seconds."""
 
 MAX_SILENCE = 60.0

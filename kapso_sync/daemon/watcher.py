@@ -27,20 +27,18 @@ from kapso_sync.model.source import NOT_FOLLOWED
 from kapso_sync.retry import Backoff
 from kapso_sync.sources.file_rules import is_entered
 
-MIN_STEP, MAX_STEP = 0.05, 0.3
-"""Shortest and longest time between two looks of the library for events, in seconds; in between it is the debounce.
+STEP, MIN_STEP = 0.4, 0.05
+SHORT_DEBOUNCE = 0.3
+"""Seconds between two looks of the library for events: a shorter debounce than this is also the step, down to its minimum.
 
-It delivers events after a step without any, which is one to two steps after the last event. Each look wakes this process, and
-an idle daemon does little else. The end of a watch waits for the next look.
+The library delivers events after a step without any, which is one to two steps after the last event. Each look wakes this
+process, and an idle daemon does little else. The end of a watch waits for the next look.
 """
 
-LIBRARY_TIMEOUT = 60.0
-"""Seconds after which the library's thread returns without an event, to be called again at once."""
-
-LINK_CHECK_SECONDS = 0.5
-CHECK_SECONDS = 5.0
+LINK_CHECK_SECONDS = 2.0
+CHECK_SECONDS = 10.0
 """Seconds between two checks of the path's target: where a link leads to it, which causes no event when it is turned, and
-elsewhere. There the end of a folder is an event; that of a folder above it need not be one.
+elsewhere. There the end of a folder is an event; that of a folder above it need not be one. Each check wakes the process, too.
 """
 
 NESTED_SECONDS = 0.25
@@ -53,6 +51,9 @@ MAX_FOLDERS = 10_000
 """Maximum number of folders that are watched."""
 
 POLL_MS = 1000
+NO_TIMEOUT = 0
+"""As the library spells it: its thread returns with events, or at the end of the watch."""
+
 FIRST_BURST_DELAY = 10
 """If changes do not end, a pass is requested after this many times ``debounce``."""
 
@@ -87,7 +88,7 @@ class FileWatcher:
         self._root = Path(os.path.abspath(root))  # noqa: PTH100 - links on the way must stay visible
         self._on_change = on_change
         self._debounce = debounce
-        self._step = min(max(debounce, MIN_STEP), MAX_STEP)
+        self._step = max(debounce, MIN_STEP) if debounce < SHORT_DEBOUNCE else STEP
         self._clock = clock
         self._on_trouble = on_trouble
         self._dirty = asyncio.Event()
@@ -173,7 +174,7 @@ class FileWatcher:
             watch_filter=_matters,
             debounce=round(1000 * FIRST_BURST_DELAY * max(self._debounce, self._step)),
             step=round(1000 * self._step),
-            rust_timeout=round(1000 * LIBRARY_TIMEOUT),
+            rust_timeout=NO_TIMEOUT,
             recursive=False,
             force_polling=self._polling,
             poll_delay_ms=POLL_MS,

@@ -267,8 +267,8 @@ async def test_files_are_polled_when_inotify_is_exhausted(folder: Path, monkeypa
         assert "polled every second" in triggers.troubles[0]
 
 
-@pytest.mark.parametrize(("debounce", "step"), [(0.3, 300), (0.1, 100), (0.0, 50), (5.0, 300)])
-async def test_an_idle_watcher_wakes_as_rarely_as_the_debounce_allows(
+@pytest.mark.parametrize(("debounce", "step"), [(0.3, 400), (0.1, 100), (0.0, 50), (5.0, 400)])
+async def test_an_idle_watcher_wakes_rarely_unless_the_debounce_is_short(
     debounce: float, step: int, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each look of the library for events wakes the process; with a long debounce, a watch still ends soon."""
