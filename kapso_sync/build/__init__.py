@@ -9,7 +9,8 @@
 * `nearest` finds both for a file: in its folder, or in one above it.
 * `rules` returns the errors and warnings about shapes and imports, and `deno` those of a `supabase_function`.
 * `diagnostics` has the error type, parses esbuild's messages, and shows the lines of code around an error.
-* `builder` decides for each entry to upload the file, to build it, or to refuse it, and caches the results.
+* `builder` decides for each entry to upload the file, to build it, or to refuse it, and caches what it finds.
+* `kept_result` keeps the result of the last build, for a folder in which nothing has changed.
 * `bundler` finds esbuild and builds many entries at once, `esbuild_run` limits each run, and `wrapping` writes the code around
   a bundle.
 * `packages` finds npm packages in ``node_modules``, `folder_packages` copies those of a folder for a build, and `npm` fetches

@@ -18,6 +18,7 @@ from kapso_sync.build.deno import deno_diagnostics, deno_notices
 from kapso_sync.build.diagnostics import Diagnostic
 from kapso_sync.build.encoding import encoding_diagnostic
 from kapso_sync.build.graph import MAX_FAULTS, Closure, Graph
+from kapso_sync.build.kept_result import KeptResult, decoded, encoded, kept_result, result_key
 from kapso_sync.build.packages import Installed, Packages, PackageSource, Refusal
 from kapso_sync.build.rules import (
     MAX_CODE_BYTES,
@@ -69,7 +70,10 @@ class BuildResult:
 
 @dataclass(slots=True)
 class _Site:
-    """The state of one build: the files, the graph of their imports, and the result of each entry so far."""
+    """The state of one build: the files, the graph of their imports, and the result of each entry so far.
+
+    ``parsed``: esbuild has found no syntax error in the files that go up as they are; without esbuild nobody knows.
+    """
 
     files: Mapping[str, SourceFile]
     graph: Graph
@@ -84,6 +88,7 @@ class _Site:
     notices: list[Notice] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
     has_inputs: bool = False
+    parsed: bool = True
     file_faults: dict[tuple[str, bool], tuple[Diagnostic, ...]] = field(default_factory=dict)
     file_notices: dict[str, tuple[Notice, ...]] = field(default_factory=dict)
     file_configs: dict[str, Config | None] = field(default_factory=dict)
@@ -212,7 +217,11 @@ class Builder:
         ``above`` are the configuration files above the functions folder.
         ``elsewhere`` are entries of other environments: they are not built, but the files that they reach count as used.
         """
-        listed = list(entries)
+        listed, others = list(entries), list(elsewhere)
+        key = await self._result_key(listed, others, files, above)
+        kept = decoded(await asyncio.to_thread(self._store.result), key)
+        if kept is not None and self._store.use(kept.builds):
+            return self._again(kept, listed, files)
         site = _Site(files, Graph(files, self._shapes, packages, above), packages, above)
         for entry in listed:
             await self._shapes.rest()
@@ -220,20 +229,43 @@ class Builder:
         self._alone = site.alone
         await self._parse(site)
         await self._bundle(site)
-        for entry in elsewhere:
+        for entry in others:
             reached = await site.graph.closure(entry.file)
             site.used |= {entry.file, *reached.files, *reached.types}
         await self._shapes.rest()
         self._shapes.turn()
         self._known = {key: result for key, result in self._known.items() if key in site.jobs}
         results = [site.results[entry.slug] for entry in listed]
-        return BuildResult(
+        result = BuildResult(
             tuple(result for result in results if isinstance(result, DesiredFunction)),
             tuple(result for result in results if isinstance(result, UnusableFunction)),
             tuple(dict.fromkeys(site.notices)),
             frozenset(site.used),
             self_contained=not (site.graph.asked_packages or site.has_inputs),
         )
+        if result.self_contained and not result.unusable and site.parsed:
+            builds = {entry.slug: job.key for entry, job in site.waiting}
+            text = encoded(kept_result(key, result.functions, builds, result.notices, result.used))
+            if text is not None:
+                await asyncio.to_thread(self._store.put_result, text)
+        return result
+
+    async def _result_key(
+        self, entries: Sequence[Entry], elsewhere: Sequence[Entry], files: Mapping[str, SourceFile], above: Above
+    ) -> str:
+        """Return the key of the result for these files."""
+        for path, file in files.items():
+            await self._shapes.rest()
+            if file.content is not None:
+                self._shapes.digest(path, file.content)
+        return result_key(entries, elsewhere, files, above, self._target.contract, self._shapes.digest)
+
+    def _again(self, kept: KeptResult, entries: Sequence[Entry], files: Mapping[str, SourceFile]) -> BuildResult:
+        """Return a kept result once more."""
+        self._shapes.forget_contents()
+        pairs = zip(kept.functions, entries, strict=True)
+        functions = tuple(each.function(entry, files[entry.file].content or b"") for each, entry in pairs)
+        return BuildResult(functions, notices=kept.notices, used=frozenset(kept.used))
 
     async def _take(self, entry: Entry, site: _Site) -> None:
         """Accept or refuse an entry, or put it into the queue for the bundler."""
@@ -298,6 +330,7 @@ class Builder:
         """Accept the files that go up as they are, unless esbuild finds a syntax error that our parser does not see."""
         files = {entry.file: site.content(entry.file) for entry, shape in site.plain}
         errors = await self._shapes.errors(files)
+        site.parsed = self._shapes.are_sound(files)
         for entry, shape in site.plain:
             await self._shapes.rest()
             error = errors.get(entry.file)

@@ -92,7 +92,7 @@ class Shapes:
 
         What is known of other files is dropped.
         """
-        keys = {path: f".{path.rpartition('.')[2]}:{self.digest(path, content)}" for path, content in files.items()}
+        keys = {path: self._syntax_key(path, content) for path, content in files.items()}
         known = dict.fromkeys(self._recalled().sound | self._sound) | self._errors
         unknown = {path: content for path, content in files.items() if keys[path] not in known}
         if unknown and self._parser is not None:
@@ -104,6 +104,13 @@ class Shapes:
         self._sound = (self._sound | self._recalled().sound) & wanted
         self._errors = {key: error for key, error in known.items() if key in wanted and key not in self._sound}
         return {path: error for path, key in keys.items() if (error := known.get(key)) is not None}
+
+    def are_sound(self, files: Mapping[str, bytes]) -> bool:
+        """Return whether esbuild has found no syntax error in any of these files, about which `errors` was asked."""
+        return all(self._syntax_key(path, content) in self._sound for path, content in files.items())
+
+    def _syntax_key(self, path: str, content: bytes) -> str:
+        return f".{path.rpartition('.')[2]}:{self.digest(path, content)}"
 
     def _shared(self, shape: Shape) -> Shape:
         """Return the one object that all equal shapes are: a thousand plain files have equal ones."""
@@ -140,6 +147,10 @@ class Shapes:
             self._digests[path] = known = content, hashlib.sha256(content).hexdigest()
         return known[1]
 
+    def forget_contents(self) -> None:
+        """Forget the digests of files, and with them the contents that they are known by."""
+        self._digests = {}
+
     async def rest(self) -> None:
         """Let the event loop run other tasks, if it did not for a while."""
         now = asyncio.get_running_loop().time()
@@ -154,7 +165,8 @@ class Shapes:
         """
         good = {key: shape for key, shape in self._seen.items() if _is_stored(shape)}
         self._known = {key: shape for key, shape in self._seen.items() if not _is_stored(shape)}
-        self._seen, self._digests = {}, {}
+        self._seen = {}
+        self.forget_contents()
         stored = self._recalled()
         if stored.shapes.keys() != good.keys() or stored.sound != self._sound:
             self._stored = Findings(rules(), good, self._sound)

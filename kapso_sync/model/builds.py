@@ -1,8 +1,8 @@
-"""Holds a build's result, and the store of builds and findings, so that unchanged code is not built or parsed twice."""
+"""Holds a build's result, and the store of what is found and built, so that unchanged code is not parsed or built twice."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import field
 from typing import Protocol
 
@@ -28,7 +28,7 @@ class Built:
 
 
 class BuildStore(Protocol):
-    """A cache of builds and findings that survives a restart. Losing it costs time only, so no method ever raises."""
+    """A cache of builds, findings and results that survives a restart. Losing it costs time only, so no method ever raises."""
 
     def get(self, key: str) -> Built | None:
         """Return the build of a key, or None."""
@@ -44,6 +44,18 @@ class BuildStore(Protocol):
 
     def put_findings(self, findings: bytes) -> None:
         """Replace the stored findings."""
+        ...
+
+    def result(self) -> bytes:
+        """Return the stored result of the last build of a whole folder, empty without any."""
+        ...
+
+    def put_result(self, result: bytes) -> None:
+        """Replace the stored result."""
+        ...
+
+    def use(self, keys: Iterable[str]) -> bool:
+        """Note that these builds are in use, though nobody asks for them; return whether none of them must be made again."""
         ...
 
 
@@ -63,3 +75,14 @@ class NoBuilds:
 
     def put_findings(self, findings: bytes) -> None:
         """Keep nothing."""
+
+    def result(self) -> bytes:
+        """Return nothing."""
+        return b""
+
+    def put_result(self, result: bytes) -> None:
+        """Keep nothing."""
+
+    def use(self, keys: Iterable[str]) -> bool:  # noqa: ARG002 - as above
+        """Return that they have to be made again."""
+        return False

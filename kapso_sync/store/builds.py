@@ -1,4 +1,4 @@
-"""Caches builds, each with its source map, and what was found in files; limited in number, age and size."""
+"""Caches builds, each with its source map, what was found in files, and the last result; limited in number, age and size."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -35,9 +35,9 @@ MAX_BYTES = 32 * 1024 * 1024
 MAX_AGE = timedelta(days=60)
 """How long an unused build is kept."""
 
-FINDINGS = "findings.json"
-MAX_FINDINGS = 16 * 1024 * 1024
-"""Most bytes of findings that are stored: ten thousand files of people take a few megabytes, hostile ones more."""
+FINDINGS, RESULT = "findings.json", "result.json"
+MAX_WHOLE = 16 * 1024 * 1024
+"""Most bytes of either, as stored: ten thousand files of people take a few megabytes, hostile ones more."""
 
 
 class BuildFolder:
@@ -57,8 +57,7 @@ class BuildFolder:
         except (OSError, msgspec.DecodeError, ValueError, KeyError, TypeError, RecursionError):
             return None
         if self._writes:
-            with contextlib.suppress(OSError):
-                os.utime(path)
+            self._touch(path)
         return built
 
     def put(self, key: str, built: Built) -> None:
@@ -69,19 +68,45 @@ class BuildFolder:
             self._put(f"{key}{MAP}", built.source_map.encode())
         self._put(f"{key}.json", json.dumps(_encoded(built), ensure_ascii=True).encode())
 
+    def use(self, keys: Iterable[str]) -> bool:
+        """Note that these builds are in use, and return whether all are there; who only reads needs none of them."""
+        return not self._writes or all(self._touch(f"{self._folder}/{key}.json") for key in keys)
+
     def findings(self) -> bytes:
         """Return the stored findings, empty without any, and for a file that is damaged."""
-        try:
-            digest, _, findings = read_small(self._folder / FINDINGS, MAX_FINDINGS).partition(b"\n")
-        except OSError:
-            return b""
-        return findings if digest == _digest(findings) else b""
+        return self._whole(FINDINGS)
 
     def put_findings(self, findings: bytes) -> None:
         """Replace the stored findings, if this folder may be written."""
-        content = _digest(findings) + b"\n" + findings
-        if self._writes and len(content) <= MAX_FINDINGS:
-            self._put(FINDINGS, content)
+        self._put_whole(FINDINGS, findings)
+
+    def result(self) -> bytes:
+        """Return the stored result of a whole build, empty without any, and for a file that is damaged."""
+        return self._whole(RESULT)
+
+    def put_result(self, result: bytes) -> None:
+        """Replace the stored result, if this folder may be written."""
+        self._put_whole(RESULT, result)
+
+    def _whole(self, name: str) -> bytes:
+        try:
+            digest, _, content = read_small(f"{self._folder}/{name}", MAX_WHOLE).partition(b"\n")
+        except OSError:
+            return b""
+        return content if digest == _digest(content) else b""
+
+    def _put_whole(self, name: str, content: bytes) -> None:
+        whole = _digest(content) + b"\n" + content
+        if self._writes and len(whole) <= MAX_WHOLE:
+            self._put(name, whole)
+
+    @staticmethod
+    def _touch(path: str) -> bool:
+        try:
+            os.utime(path)
+        except OSError:
+            return False
+        return True
 
     def _put(self, name: str, content: bytes) -> None:
         part = self._folder / f"{name}.{os.getpid()}.part"
@@ -146,8 +171,8 @@ def _beginning(code_sha256: str) -> bytes:
 _BEGINNING = len(_beginning("0" * 64))
 
 
-def _digest(findings: bytes) -> bytes:
-    return hashlib.sha256(findings).hexdigest().encode()
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
 
 
 def _encoded(built: Built) -> dict[str, Any]:

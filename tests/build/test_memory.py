@@ -23,7 +23,8 @@ from kapso_sync.store.builds import (
     FINDINGS,
     MAX_AGE,
     MAX_BUILDS,
-    MAX_FINDINGS,
+    MAX_WHOLE,
+    RESULT,
     BuildFolder,
     StoredBuild,
     find_build,
@@ -123,6 +124,7 @@ def test_findings_of_an_earlier_process_count_for_the_same_content_and_rules_alo
 
     def looks(texts: dict[str, str], *, writes: bool = False) -> int:
         before = counted.processes
+        file.with_name(RESULT).unlink(missing_ok=True)  # with it, no file is looked at
         bench = Workbench(store=BuildFolder(tmp_path / "state", NOW, writes=writes), places=counted.places)
         assert len(bench.build(texts, "plain.js").functions) == 1
         return counted.processes - before
@@ -403,6 +405,8 @@ class TestBuildFolder:
         reader = BuildFolder(tmp_path, NOW, writes=False)
         reader.put("key", self.BUILT)
         reader.put_findings(b"{}")
+        reader.put_result(b"{}")
+        reader.use(["key"])
         assert list(tmp_path.iterdir()) == []
         BuildFolder(tmp_path, NOW, writes=True).put("key", self.BUILT)
         assert list(tmp_path.iterdir()) != []
@@ -459,12 +463,13 @@ class TestBuildFolder:
         BuildFolder(tmp_path, NOW + MAX_AGE + timedelta(days=1), writes=True)
         assert not list((tmp_path / "builds").iterdir())
 
-    def test_findings_beyond_the_limit_are_not_stored(self, tmp_path: Path) -> None:
+    def test_findings_and_results_beyond_the_limit_are_not_stored(self, tmp_path: Path) -> None:
         """Code that was pushed must not fill the disk."""
         folder = BuildFolder(tmp_path, NOW, writes=True)
-        folder.put_findings(b"x" * (MAX_FINDINGS - 65))
-        folder.put_findings(b"y" * (MAX_FINDINGS - 64))
-        assert folder.findings() == b"x" * (MAX_FINDINGS - 65)
+        for put, get in ((folder.put_findings, folder.findings), (folder.put_result, folder.result)):
+            put(b"x" * (MAX_WHOLE - 65))
+            put(b"y" * (MAX_WHOLE - 64))
+            assert get() == b"x" * (MAX_WHOLE - 65)
 
     def test_an_unwritable_build_cache_is_not_an_error(self, tmp_path: Path) -> None:
         """Everything is then built again in each process."""
