@@ -18,7 +18,7 @@ from kapso_sync.build.deno import deno_diagnostics, deno_notices
 from kapso_sync.build.diagnostics import Diagnostic
 from kapso_sync.build.encoding import encoding_diagnostic
 from kapso_sync.build.graph import MAX_FAULTS, Closure, Graph
-from kapso_sync.build.kept_result import KeptResult, decoded, encoded, kept_result, result_key
+from kapso_sync.build.kept_result import KeptResult, result_key
 from kapso_sync.build.packages import Installed, Packages, PackageSource, Refusal
 from kapso_sync.build.rules import (
     MAX_CODE_BYTES,
@@ -219,7 +219,7 @@ class Builder:
         """
         listed, others = list(entries), list(elsewhere)
         key = await self._result_key(listed, others, files, above)
-        kept = decoded(await asyncio.to_thread(self._store.result), key)
+        kept = KeptResult.decoded(await asyncio.to_thread(self._store.result), key)
         if kept is not None and self._store.use(kept.builds):
             return self._again(kept, listed, files)
         site = _Site(files, Graph(files, self._shapes, packages, above), packages, above)
@@ -245,7 +245,7 @@ class Builder:
         )
         if result.self_contained and not result.unusable and site.parsed:
             builds = {entry.slug: job.key for entry, job in site.waiting}
-            text = encoded(kept_result(key, result.functions, builds, result.notices, result.used))
+            text = KeptResult.of(key, result.functions, builds, result.notices, result.used).encoded()
             if text is not None:
                 await asyncio.to_thread(self._store.put_result, text)
         return result

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field
+from typing import Self
 
 import msgspec
 
@@ -47,21 +48,6 @@ class KeptFunction:
         return function.hashed(self.code_hash)
 
 
-@dataclass(frozen=True, slots=True)
-class KeptResult:
-    """The result of a build in which each entry became a function; ``functions`` are in the order of the entries."""
-
-    key: str
-    functions: tuple[KeptFunction, ...]
-    notices: tuple[Notice, ...]
-    used: tuple[str, ...]
-
-    @property
-    def builds(self) -> Iterable[str]:
-        """The keys of the builds in it."""
-        return (kept.build for kept in self.functions if kept.build is not None)
-
-
 def result_key(
     entries: Sequence[Entry],
     elsewhere: Iterable[Entry],
@@ -80,38 +66,57 @@ def result_key(
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def kept_result(
-    key: str, functions: Iterable[DesiredFunction], builds: Mapping[str, str], notices: tuple[Notice, ...], used: Iterable[str]
-) -> KeptResult:
-    """Return what is kept of a result; ``builds`` has the key of each function's build by slug."""
-    kept = tuple(
-        KeptFunction(
-            str(function.content[CODE]),
-            builds.get(function.slug),
-            function.code if function.slug in builds else None,
-            function.style,
-            function.compiled,
-            function.packages,
+@dataclass(frozen=True, slots=True)
+class KeptResult:
+    """The result of a build in which each entry became a function; ``functions`` are in the order of the entries."""
+
+    key: str
+    functions: tuple[KeptFunction, ...]
+    notices: tuple[Notice, ...]
+    used: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        key: str,
+        functions: Iterable[DesiredFunction],
+        builds: Mapping[str, str],
+        notices: tuple[Notice, ...],
+        used: Iterable[str],
+    ) -> Self:
+        """Return what is kept of a result; ``builds`` has the key of each function's build by slug."""
+        kept = tuple(
+            KeptFunction(
+                str(function.content[CODE]),
+                builds.get(function.slug),
+                function.code if function.slug in builds else None,
+                function.style,
+                function.compiled,
+                function.packages,
+            )
+            for function in functions
         )
-        for function in functions
-    )
-    return KeptResult(key, kept, notices, tuple(sorted(used)))
+        return cls(key, kept, notices, tuple(sorted(used)))
 
+    @property
+    def builds(self) -> Iterable[str]:
+        """The keys of the builds in it."""
+        return (kept.build for kept in self.functions if kept.build is not None)
 
-def encoded(result: KeptResult) -> bytes | None:
-    """Return a result as JSON, or None for one that is too large, or has text that JSON cannot hold."""
-    if sum(len(kept.code) for kept in result.functions if kept.code is not None) > MAX_CODE:
-        return None
-    try:
-        return msgspec.json.encode(result)
-    except UnicodeEncodeError:  # half of a surrogate pair, in a file's name or in code
-        return None
+    def encoded(self) -> bytes | None:
+        """Return the result as JSON, or None if it is too large, or has text that JSON cannot hold."""
+        if sum(len(kept.code) for kept in self.functions if kept.code is not None) > MAX_CODE:
+            return None
+        try:
+            return msgspec.json.encode(self)
+        except UnicodeEncodeError:  # half of a surrogate pair, in a file's name or in code
+            return None
 
-
-def decoded(text: bytes, key: str) -> KeptResult | None:
-    """Return the result of this key from its JSON, or None if it is another one's, or no result."""
-    try:
-        result = msgspec.json.decode(text, type=KeptResult)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        return None
-    return result if result.key == key else None
+    @classmethod
+    def decoded(cls, text: bytes, key: str) -> Self | None:
+        """Return the result of this key from its JSON, or None if it is another one's, or no result."""
+        try:
+            result = msgspec.json.decode(text, type=cls)
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            return None
+        return result if result.key == key else None
