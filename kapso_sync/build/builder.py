@@ -474,8 +474,9 @@ class Builder:
                 checked = site.packages.checked(job.closure.packages, result)
                 kept = checked if isinstance(checked, Built) else Failure((_refused(job, checked),))
             elif isinstance(result, Failure) and job.closure.packages and site.on_disk is None:
-                # The key pins the packages as well, so only what has to do with time can end otherwise.
-                kept = replace(result, lasting=all(fault.code != BUILD_TIMEOUT for fault in result.faults))
+                # The key pins the packages as well, so only what has to do with time, memory or the disk can end otherwise.
+                passing = any(fault.code == BUILD_TIMEOUT or fault.unavailable for fault in result.faults)
+                kept = replace(result, lasting=not passing)
             if isinstance(kept, Built):
                 self._store.put(key, kept)
                 # As large as the code, and asked for only by a person who looks at an error.

@@ -18,8 +18,8 @@ from types import MappingProxyType
 from typing import Any
 
 from kapso_sync.build.contract import Shape
-from kapso_sync.build.diagnostics import Diagnostic, Message, read_messages
-from kapso_sync.build.esbuild_run import explain_silence, run_esbuild
+from kapso_sync.build.diagnostics import TRIED_AGAIN, Diagnostic, Message, read_messages
+from kapso_sync.build.esbuild_run import explain_silence, os_errors_as_missing, run_esbuild
 from kapso_sync.build.graph import RESOLVED, TEXT_LOADED, Closure
 from kapso_sync.build.packages import MAX_FILE_BYTES, MODULES, NODE_BUILT_INS, Packages, describe_package
 from kapso_sync.build.parser import LANGUAGE, EsbuildParser
@@ -146,7 +146,7 @@ class Bundler:
         for job in jobs:
             groups.setdefault(job.options, []).append(job)
         for options, group in groups.items():
-            with tempfile.TemporaryDirectory(prefix="kapso-sync-build-") as folder:
+            with os_errors_as_missing(), tempfile.TemporaryDirectory(prefix="kapso-sync-build-") as folder:
                 stage = _Stage(folder, packages)
                 await asyncio.to_thread(stage.fill, group, contents, shapes, tails)
                 run = _Run(program, stage, options, self._deadline)
@@ -183,7 +183,7 @@ async def _attempt(run: _Run, jobs: Sequence[Job], results: dict[str, Built | Fa
 
 def _failure(job: Job, errors: Sequence[Message], deadline: float) -> Failure:
     if not errors:
-        hint = "does the code make it work without end? the next pass tries again"
+        hint = f"does the code make it work without end? {TRIED_AGAIN}"
         return Failure(
             (Diagnostic(BUILD_TIMEOUT, f"esbuild did not end within {deadline:g} s", job.file, Place(0, 0), hint),),
             lasting=False,
@@ -191,8 +191,10 @@ def _failure(job: Job, errors: Sequence[Message], deadline: float) -> Failure:
     own = [message for message in errors if message.file in job.closure.files] or [
         replace(message, file=None) if (message.file or "").startswith(WRAPPERS) else message for message in errors
     ]
-    # Packages change without a new commit, so a build that failed because of a package may work the next time.
-    return Failure(tuple(message.fault(job.file) for message in own), lasting=not job.closure.packages)
+    # Packages change without a new commit, and the run may fail for want of memory or of space on the disk: then a build may
+    # work the next time.
+    lasting = not job.closure.packages and not any(message.of_run for message in own)
+    return Failure(tuple(message.fault(job.file) for message in own), lasting)
 
 
 class _Stage:
@@ -399,7 +401,7 @@ class _Run:
                 output["entryPoint"]: (path, output) for path, output in self._meta["outputs"].items() if "entryPoint" in output
             }
         elif not any(message.error for message in messages):
-            messages.append(Message(explain_silence(ended), None, error=True))
+            messages.append(Message(explain_silence(ended), None, error=True, of_run=True))
         return messages
 
     def result(self, job: Job, messages: Sequence[Message]) -> Built | Failure:
@@ -565,7 +567,9 @@ class Esbuild:
             if key not in self._versions:
                 command = [str(path), "--version"]
                 ended = await run_process(command, environment={}, cwd=Path("/"), deadline=VERSION_TIMEOUT)
-                self._versions[key] = ended.output.decode("utf-8", "replace").strip()[:40] if ended.status == 0 else ""
+                if ended.status != 0:
+                    return ""  # it may have been killed, and run the next time
+                self._versions[key] = ended.output.decode("utf-8", "replace").strip()[:40]
             return self._versions[key]
         except (OSError, TimeoutError):
             return ""

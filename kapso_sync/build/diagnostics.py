@@ -11,18 +11,25 @@ from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Location, Notice, Problem
 
 _HEAD = re.compile(r"^[✘▲] \[(ERROR|WARNING)\] (.*?)(?: \[([a-z0-9-]+)\])?$")
+TRIED_AGAIN = "the next pass tries again"
+"""The hint where nothing is wrong with the code."""
+
 _PLACE = re.compile(r"^    (\S.*?):(\d+):(\d+):$")
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of esbuild; as esbuild does, lines count from 1 and columns from 0."""
+    """One message of esbuild; as esbuild does, lines count from 1 and columns from 0.
+
+    ``of_run``: it is an error of the run itself, such as a full disk, and says nothing about code.
+    """
 
     text: str
     file: str | None
     line: int = 0
     column: int = 0
     error: bool = False
+    of_run: bool = False
 
     def located(self, content: bytes) -> Message:
         """Return the message with its column in characters of the file's content; esbuild counts bytes."""
@@ -33,6 +40,8 @@ class Message:
 
     def fault(self, entry: str) -> Diagnostic:
         """Return an error message as a diagnostic of the entry."""
+        if self.of_run:
+            return Diagnostic("build", self.text, entry, Place(0, 0), TRIED_AGAIN, unavailable=True)
         place = Place(self.line, self.column + 1) if self.file else Place(0, 0)
         return Diagnostic("build", self.text, self.file or entry, place, "esbuild cannot build it like this")
 
@@ -52,7 +61,7 @@ def read_messages(output: str) -> list[Message]:
         place = _PLACE.match(lines[2]) if len(lines) > 2 else None
         error = head[1] == "ERROR"
         if place is None:
-            messages.append(Message(head[2], None, error=error))
+            messages.append(Message(head[2], None, error=error, of_run=error))
         else:
             messages.append(Message(head[2], place[1], int(place[2]), int(place[3]), error=error))
     return messages

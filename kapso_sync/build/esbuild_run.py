@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+from kapso_sync.build.diagnostics import TRIED_AGAIN
 from kapso_sync.container_memory import memory_for_program
 from kapso_sync.process import KILLED, Ended, Limits, run_process
+from kapso_sync.tools import ToolMissing
 
 MAX_MEMORY = 1024**3
 """Most bytes of memory that one run may take, or less where the container has less.
@@ -41,6 +44,19 @@ async def run_esbuild(
         deadline=deadline,
         limits=Limits(memory=_UNTOUCHED + taken),
     )
+
+
+@contextlib.contextmanager
+def os_errors_as_missing() -> Iterator[None]:
+    """Raise `ToolMissing` for an OSError in the block: temporary files cannot be written, or no process can be started."""
+    try:
+        yield
+    except TimeoutError:  # an OSError as well
+        raise
+    except OSError as error:
+        where = f" at {error.filename}" if error.filename else ""
+        text = f"esbuild cannot be run here and now: {error.strerror or error}{where}"
+        raise ToolMissing(text, f"is the disk of temporary files full? {TRIED_AGAIN}") from error
 
 
 def explain_silence(ended: Ended) -> str:

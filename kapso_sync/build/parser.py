@@ -10,11 +10,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from kapso_sync.build.diagnostics import Message, read_messages
-from kapso_sync.build.esbuild_run import explain_silence, run_esbuild
+from kapso_sync.build.diagnostics import TRIED_AGAIN, Message, read_messages
+from kapso_sync.build.esbuild_run import explain_silence, os_errors_as_missing, run_esbuild
 from kapso_sync.build.sourcemap import SourceMap
 from kapso_sync.build.syntax import Place
 from kapso_sync.dataclass import dataclass
+from kapso_sync.tools import ToolMissing
 
 LANGUAGE = "es2024"
 """The newest version of the language that Workers run as it is; esbuild converts newer syntax, such as decorators."""
@@ -65,7 +66,8 @@ class EsbuildParser:
     async def errors(self, files: Mapping[str, bytes]) -> dict[str, Place | None]:
         """Return the first syntax error of each file, with its message as text, or None for a file without one.
 
-        Files on which esbuild does not end in time are left out: nothing is known of them. Raises `ToolMissing`.
+        Files on which esbuild does not end in time are left out: nothing is known of them. Raises `ToolMissing`, also where
+        esbuild does not come to a word about code, since it was killed or the disk is full.
         """
         listed = list(files.items())
         found: dict[str, Place | None] = {}
@@ -91,7 +93,7 @@ class EsbuildParser:
     async def print(self, path: str, content: bytes, target: str) -> Printed | Place | None:
         """Return a file as esbuild prints it for a version of the language, or the file's first syntax error.
 
-        None if esbuild did not end in time. Raises `ToolMissing`.
+        None if esbuild did not end in time. Raises `ToolMissing` as `errors` does.
         """
         async with _folder() as folder:
             (name,) = await asyncio.to_thread(_write, folder, [(path, content)])
@@ -107,22 +109,27 @@ class EsbuildParser:
         return Printed(code, SourceMap(mapped, code.decode("utf-8", "replace"), content.decode("utf-8", "replace")))
 
     async def _run(self, folder: Path, names: Sequence[str], *flags: str) -> list[Message]:
-        """Run esbuild and return its messages; raises `TimeoutError`."""
+        """Run esbuild and return its messages; raises `TimeoutError` and `ToolMissing`."""
         ended = await run_esbuild(await self._esbuild.find(), [*FLAGS, *flags, *names], cwd=folder, deadline=self._deadline)
         messages = read_messages(ended.errors.decode("utf-8", "replace"))
-        if ended.status and not any(message.error for message in messages):
-            raise TimeoutError(explain_silence(ended))
+        errors = [message for message in messages if message.error]
+        if ended.status and all(message.of_run for message in errors):
+            raise ToolMissing(errors[0].text if errors else explain_silence(ended), TRIED_AGAIN)
         return messages
 
 
 @contextlib.asynccontextmanager
 async def _folder() -> AsyncIterator[Path]:
-    """Yield a temporary folder; with a thousand files in it, its removal takes too long for the event loop."""
-    folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="kapso-sync-build-")
-    try:
-        yield Path(folder)
-    finally:
-        await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
+    """Yield a temporary folder; with a thousand files in it, its removal takes too long for the event loop.
+
+    Raises `ToolMissing` if the folder, or what is done with it, ends in an OSError.
+    """
+    with os_errors_as_missing():
+        folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="kapso-sync-build-")
+        try:
+            yield Path(folder)
+        finally:
+            await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
 
 
 def _place(message: Message, content: bytes) -> Place:
