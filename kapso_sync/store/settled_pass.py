@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import sqlite3
 from collections.abc import Mapping
@@ -38,7 +39,8 @@ def put(db: sqlite3.Connection, recorded: RecordedPass | None) -> None:
     """Keep a pass or none, in place of the one before, as a part of the caller's transaction. Raises `sqlite3.Error`."""
     db.execute("DELETE FROM meta WHERE key = ?", (_KEY,))
     if recorded is not None:
-        db.execute("INSERT INTO meta VALUES (?, ?)", (_KEY, json.dumps(dataclasses.asdict(recorded))))
+        text = json.dumps(dataclasses.asdict(recorded))
+        db.execute("INSERT INTO meta VALUES (?, ?)", (_KEY, f"{_digest(text.encode())}\n{text}"))
 
 
 def record_again(folder: Path, recorded: RecordedPass, status: Mapping[str, Json]) -> None:
@@ -58,8 +60,9 @@ def _current(db: sqlite3.Connection) -> RecordedPass | None:
     recorded = None if kept is None else _decoded(kept)
     if recorded is None or not isinstance(recorded.recorded_at, str):
         return None
-    rows = dict(db.execute("SELECT key, substr(value, 1, 200) FROM meta WHERE key IN ('last_pass', 'pass_running')"))
-    is_last = json.dumps(recorded.recorded_at) in rows.get("last_pass", "")
+    beginnings = "SELECT key, substr(CAST(value AS BLOB), 1, 200) FROM meta WHERE key IN ('last_pass', 'pass_running')"
+    rows = dict(db.execute(beginnings))
+    is_last = json.dumps(recorded.recorded_at).encode() in (rows.get("last_pass") or b"")
     return recorded if is_last and "pass_running" not in rows else None
 
 
@@ -69,13 +72,17 @@ def _kept(db: sqlite3.Connection) -> bytes | None:
     return None if row is None else bytes(row[0])
 
 
-def _decoded(text: bytes) -> RecordedPass | None:
-    """Return the pass; one that another version wrote otherwise is none, which costs a pass and nothing else."""
+def _decoded(kept: bytes) -> RecordedPass | None:
+    """Return the pass. One that another version wrote otherwise, or that is damaged, is none: that costs a pass."""
+    digest, _, text = kept.partition(b"\n")
+    if digest.decode("ascii", "replace") != _digest(text):
+        return None
     try:
         document = json.loads(text)
-        recorded = RecordedPass(**{**document, "settled": SettledPass(**document["settled"])})
-        shown = (recorded.status["revision"], recorded.status["last_pass"], recorded.status["last_pass"]["summary"])
-        known = isinstance(document["settled"]["functions"], int) and all(isinstance(part, dict) for part in shown)
+        return RecordedPass(**{**document, "settled": SettledPass(**document["settled"])})
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return recorded if known else None
+
+
+def _digest(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()

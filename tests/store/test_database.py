@@ -178,9 +178,11 @@ def test_a_pass_that_changes_no_function_is_recorded_without_them(tmp_path: Path
     assert read_last_pass(tmp_path) == {"now": "3", "functions": []}
 
 
-@pytest.mark.parametrize("text", ["", '{"a', "[" * 100_000, "5", '"x"', "null", '{"functions": 5}', '{"functions": [5]}'])
+@pytest.mark.parametrize(
+    "text", ["", '{"a', "[" * 100_000, "5", '"x"', "null", '{"functions": 5}', '{"functions": [5]}', b"\xff"]
+)
 @pytest.mark.parametrize("key", ["last_pass", LATER, "pass_running"])
-def test_what_is_kept_for_people_and_cannot_be_read_is_nothing(tmp_path: Path, key: str, text: str) -> None:
+def test_what_is_kept_for_people_and_cannot_be_read_is_nothing(tmp_path: Path, key: str, text: str | bytes) -> None:
     """Nothing depends on it, and the next pass replaces it: it ends no command. The control reads it as it was."""
     with held(tmp_path, DAWN), store_in(tmp_path) as store:
         store.record_pass({"now": "1", "functions": []}, ['{"slug": "a"}'])
