@@ -16,7 +16,8 @@ import asyncio
 import contextlib
 import os
 import re
-from collections.abc import AsyncGenerator, Callable
+import stat
+from collections.abc import AsyncGenerator, Callable, Collection
 from pathlib import Path, PurePosixPath
 
 from watchfiles import Change, awatch
@@ -117,7 +118,7 @@ class FileWatcher:
     async def _watch(self) -> None:
         """Watch the path's current target; return when the target changes, or the folders below it."""
         identity = self._identity()
-        folders = [] if identity is None else await asyncio.to_thread(self._folders, identity[0])
+        folders = {} if identity is None else await asyncio.to_thread(self._folders, identity[0])
         async with asyncio.TaskGroup() as group:
             following = group.create_task(self._follow(folders, identity)) if folders else None
             looked = self._clock.monotonic()
@@ -156,8 +157,8 @@ class FileWatcher:
             return identity is None
         return identity is not None and identity[1:] == (found.st_dev, found.st_ino)
 
-    def _folders(self, root: str) -> list[str]:
-        """Return the real paths of the folders to watch: those on the way to what is read, and those of it."""
+    def _folders(self, root: str) -> dict[str, tuple[int, int]]:
+        """Return the folders to watch, those on the way to what is read and those of it: inodes by real path."""
         try:
             inside = self._inside()
         except KapsoSyncError:  # the functions folder is missing: it may appear in one of these
@@ -165,9 +166,9 @@ class FileWatcher:
         way = [root]
         for name in PurePosixPath(inside).parts:
             way.append(os.path.realpath(f"{way[-1]}{os.sep}{name}"))
-        return list(dict.fromkeys([*filter(_is_folder, way[:-1]), *_folders_below(way[-1])]))
+        return {path: inode for path in [*way[:-1], *_folders_below(way[-1])] if (inode := _folder_inode(path)) is not None}
 
-    async def _follow(self, folders: list[str], identity: tuple[str, int, int] | None) -> None:
+    async def _follow(self, folders: Collection[str], identity: tuple[str, int, int] | None) -> None:
         """Watch these folders; return when there may be another one, or the path has another target."""
         events: AsyncGenerator[set[tuple[Change, str]], None] = awatch(
             *folders,
@@ -187,8 +188,10 @@ class FileWatcher:
             async with contextlib.aclosing(events) as changes:
                 async for batch in changes:
                     self._touch(self._step)
-                    if not self._is_still(identity):
-                        return
+                    if not self._is_still(identity) or any(
+                        change is Change.deleted and path in folders for change, path in batch
+                    ):
+                        return  # what was made again in its place may have the same inode, and causes no event
                     if any(change is Change.added and _is_folder(path) for change, path in batch):
                         # Files in it have caused no event; once it is watched as well, everything is read again.
                         await self._clock.sleep(NESTED_SECONDS)
@@ -233,20 +236,37 @@ def _leaves(error: BaseException) -> list[BaseException]:
 
 
 def _folders_below(root: str) -> list[str]:
-    """Return the real paths of a folder and of those below it that a source reads, links inside followed."""
-    pending, found = [root], dict.fromkeys([root])
+    """Return the real paths of a folder and of those below it that a source reads, links inside followed.
+
+    A link to a file may lead to a folder that is not entered otherwise, such as a hidden one, as those of a ConfigMap do.
+    """
+    pending, found, linked = [root], dict.fromkeys([root]), set[str]()
     while pending and len(found) < MAX_FOLDERS:
         folder = pending.pop()
         try:
-            names = sorted(entry.name for entry in os.scandir(folder) if is_entered(entry.name) and entry.is_dir())
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            inner = [entry.path for entry in entries if is_entered(entry.name) and entry.is_dir()]
+            linked |= {_folder_of_target(entry.path) for entry in entries if entry.is_symlink() and not entry.is_dir()}
         except OSError:
             continue  # it is gone, or may not be read: then the source says so
-        for name in names:
-            real = os.path.realpath(f"{folder}{os.sep}{name}")
-            if real not in found and real.startswith(f"{root}{os.sep}"):
+        for real in map(os.path.realpath, inner):
+            if real not in found and _is_below(real, root):
                 found[real] = None
                 pending.append(real)
-    return list(found)
+    found |= dict.fromkeys(real for real in map(os.path.realpath, sorted(linked)) if _is_below(real, root))
+    return list(found)[:MAX_FOLDERS]
+
+
+def _folder_of_target(link: str) -> str:
+    """Return the folder in which the target of a link lies, links on the way not followed; that of the link if it is gone."""
+    folder, _, _ = link.rpartition(os.sep)
+    with contextlib.suppress(OSError):
+        return os.path.join(folder, os.readlink(link).rpartition(os.sep)[0])  # noqa: PTH115, PTH118 - there may be many
+    return folder
+
+
+def _is_below(path: str, root: str) -> bool:
+    return path.startswith(f"{root}{os.sep}")
 
 
 def _matters(_change: Change, path: str) -> bool:
@@ -255,4 +275,13 @@ def _matters(_change: Change, path: str) -> bool:
 
 
 def _is_folder(path: str) -> bool:
-    return Path(path).is_dir()
+    return _folder_inode(path) is not None
+
+
+def _folder_inode(path: str) -> tuple[int, int] | None:
+    """Return device and inode of a folder, or None if it is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - asked for many folders
+    except (OSError, ValueError):
+        return None
+    return (found.st_dev, found.st_ino) if stat.S_ISDIR(found.st_mode) else None

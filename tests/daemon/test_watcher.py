@@ -214,6 +214,39 @@ async def test_a_deleted_and_recreated_folder_is_watched_again(folder: Path) -> 
             await triggers.quiet(0.5)
 
 
+async def test_a_folder_that_is_removed_and_made_again_at_once_is_watched(folder: Path) -> None:
+    """As `rm -rf dist && tsc` does. Some file systems, such as ext4, give the new folder the inode of the old one."""
+
+    def replace() -> None:
+        shutil.rmtree(folder)
+        folder.mkdir()
+        (folder / "greet.js").write_text("again")
+
+    async with watched(folder) as triggers:
+        folder.with_name("other").touch()  # takes the inode of the file with which the watch was tried
+        for text in ("one", "two"):
+            await after(triggers, replace)
+            await triggers.quiet(1.0)
+            await after(triggers, lambda text=text: (folder / "greet.js").write_text(text))
+            await triggers.quiet(0.5)
+
+
+async def test_the_target_of_a_file_link_is_watched_where_it_lies(folder: Path) -> None:
+    """Also in a hidden folder, which is not read otherwise; a link that leads out of the folder is not followed."""
+    hidden, outside = folder / ".store", folder.with_name("outside")
+    for place in (hidden, outside):
+        place.mkdir()
+        (place / "real.js").write_text("1")
+    (folder / "linked.js").symlink_to(".store/real.js")
+    (folder / "out.js").symlink_to(outside / "real.js")
+    (folder / "dangling.js").symlink_to("absent/real.js")
+    async with watched(folder) as triggers:
+        await after(triggers, lambda: (hidden / "real.js").write_text("2"))
+        await triggers.quiet(0.5)
+        (outside / "real.js").write_text("2")
+        await triggers.quiet(1.0)
+
+
 async def test_a_folder_that_was_moved_away_is_not_followed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """That it was moved is an event: what is in its place is watched at once, and not only when the path is checked again."""
     monkeypatch.setattr(watching, "CHECK_SECONDS", 3600.0)
