@@ -169,6 +169,7 @@ class Session:
         else:
             return report
         finally:
+            self._deps.source.forget()
             # Only people read it. If the folder cannot be written, the next pass reports that when it begins.
             with contextlib.suppress(StateUnusable):
                 await self._record(context, observer.status(), settled)

@@ -80,6 +80,10 @@ class Source(Protocol):
         """Return whether there is a newer revision than the last one read; with ``keep`` the next fetch returns it."""
         ...
 
+    def forget(self) -> None:
+        """Forget what `moved` has kept: the pass ended before it fetched, and the source may change until the next one."""
+        ...
+
 
 class FunctionsApi(Protocol):
     """Kapso's Functions API; every method raises `ApiError`."""

@@ -115,6 +115,10 @@ class FolderSource:
         self._found = found if keep else None
         return True
 
+    def forget(self) -> None:
+        """Forget what `moved` has kept for a fetch."""
+        self._found = None
+
     async def _read_apart(self) -> Snapshot:
         """Read the folder in a thread. The result is not the future's: futures form cycles, which would keep it for a while."""
         found: list[Snapshot] = []

@@ -191,6 +191,10 @@ class GitSource:
         self._found = head if keep else None
         return keep or await self._may_be_read(head)
 
+    def forget(self) -> None:
+        """Forget what `moved` has kept for a fetch."""
+        self._found = None
+
     async def _may_be_read(self, head: _Head) -> bool:
         if self._verifier is None:
             return True

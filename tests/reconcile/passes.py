@@ -31,6 +31,9 @@ class _Nothing:
     async def moved(self, *, keep: bool = True) -> bool:  # noqa: ARG002 - there is nothing to keep
         return False
 
+    def forget(self) -> None:
+        pass
+
 
 async def _nothing() -> None:
     pass

@@ -30,6 +30,9 @@ class _Transferring:
     async def moved(self, *, keep: bool = True) -> bool:  # noqa: ARG002 - there is nothing to keep
         return True
 
+    def forget(self) -> None:
+        pass
+
 
 async def _until_listed(bench: Bench) -> None:
     async with asyncio.timeout(5):
