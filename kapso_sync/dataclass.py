@@ -18,6 +18,7 @@ mypy go by. A method that is not there yet is an object in the class which compi
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -40,12 +41,15 @@ def _dataclass(  # noqa: PLR0913 - the options of the standard library's
     order: bool = False,
     weakref_slot: bool = False,
 ) -> type[_T] | Callable[[type[_T]], type[_T]]:
-    """Make a class a dataclass; options and behaviour are those of `dataclasses.dataclass`.
+    """Make a class a dataclass, as `dataclasses.dataclass` does with these options; raises TypeError for an `InitVar`.
 
-    A frozen object with slots can be neither pickled nor copied.
+    What nobody here needs is missing: a frozen object with slots can be neither pickled nor copied, a subclass of a frozen
+    class takes no attributes either, and ``__dataclass_params__`` does not tell how the class was made.
     """
 
     def made(plain: type[_T]) -> type[_T]:
+        if any("InitVar" in str(kind) for kind in inspect.get_annotations(plain).values()):
+            raise TypeError(f"{plain.__name__} has an InitVar, which is no field, and would be missing in __init__")
         given = set(vars(plain))
         if vars(plain).get("__hash__") is None:  # Python sets it where a class defines its equality alone
             given.discard("__hash__")

@@ -209,3 +209,13 @@ def test_each_method_of_each_dataclass_compiles() -> None:
     """What would be an error when a module is loaded is not left for the first use."""
     ran = subprocess.run([sys.executable, "-W", "error", "-c", USES_EACH_CLASS], capture_output=True, text=True, check=False)
     assert (ran.stdout, ran.stderr, ran.returncode) == ("True\n", "", 0)
+
+
+def test_an_init_var_is_refused() -> None:
+    """It is no field, so a constructor that is made of the fields would not take it."""
+    with pytest.raises(TypeError, match="Point has an InitVar"):
+
+        @ours
+        class Point:
+            x: int
+            origin: dataclasses.InitVar[int]
