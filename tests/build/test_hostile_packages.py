@@ -16,7 +16,7 @@ import pytest
 
 from kapso_sync.build import FolderPackages, PackageCopies
 from kapso_sync.build.esbuild_run import MAX_MESSAGES, run_esbuild
-from kapso_sync.build.folder_packages import MAX_DEPTH
+from kapso_sync.build.package_tree import MAX_DEPTH
 from kapso_sync.build.packages import MAX_FILE_BYTES
 from kapso_sync.build.space import Space
 from kapso_sync.errors import Problem
