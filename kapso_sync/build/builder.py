@@ -12,11 +12,12 @@ from contextlib import asynccontextmanager
 from dataclasses import field, replace
 
 from kapso_sync.aio import until_end
-from kapso_sync.build.bundler import BUILD_TIMEOUT, Bundler, ExternalInputs, Failure, Job, Options
+from kapso_sync.build.bundler import BUILD_TIMEOUT, Bundler, Failure, Job, Options
 from kapso_sync.build.contract import Shape, Style
 from kapso_sync.build.deno import deno_diagnostics, deno_notices
 from kapso_sync.build.diagnostics import Diagnostic
 from kapso_sync.build.encoding import encoding_diagnostic
+from kapso_sync.build.external_inputs import ExternalInputs, InputCheck
 from kapso_sync.build.graph import MAX_FAULTS, Closure, Graph
 from kapso_sync.build.kept_result import KeptResult, result_key
 from kapso_sync.build.packages import Installed, Packages, PackageSource, Refusal
@@ -47,8 +48,8 @@ from kapso_sync.model.policies import Contract
 from kapso_sync.model.source import CODE_SUFFIXES, Above, SourceFile
 from kapso_sync.tools import VERSION, ToolMissing
 
-FORMAT = 4
-"""Version of the build output; increase it when the same input gives other bytes, so that no old cached build is used."""
+FORMAT = 5
+"""Version of a cached build: increase it when the same input gives other bytes, or more is kept of what the build hangs on."""
 
 _NOTHING_ABOVE = Above()
 
@@ -430,7 +431,7 @@ class Builder:
 
     async def _bundle(self, site: _Site) -> None:
         """Build all jobs that are not in the cache: at once, if the packages of all of them fit on the disk together."""
-        missing = [job for job in site.jobs.values() if self._recall(job, site) is None]
+        missing = await until_end(asyncio.to_thread(self._find_missing, site))
         tails = {
             path: site.graph.config(path).jsx_comment(shape.jsx) for path, shape in site.shapes.items() if shape.jsx is not None
         }
@@ -483,10 +484,15 @@ class Builder:
                 kept = replace(kept, source_map=None)
             self._known[key] = kept
 
-    def _recall(self, job: Job, site: _Site) -> Built | Failure | None:
-        """Return the cached result of the same job, or None if the packages in it have changed."""
+    def _find_missing(self, site: _Site) -> list[Job]:
+        """Return the jobs that are not in the cache. Large packages are listed, so this is nothing for the event loop."""
+        check = self._outside.check(site.on_disk)
+        return [job for job in site.jobs.values() if self._recall(job, check) is None]
+
+    def _recall(self, job: Job, check: InputCheck) -> Built | Failure | None:
+        """Return the cached result of the same job, or None if the packages in it have changed, or would be other ones."""
         known = self._known.get(job.key) or self._store.get(job.key)
-        if isinstance(known, Built) and not self._outside.unchanged(known.inputs, site.on_disk):
+        if isinstance(known, Built) and not check.holds(known):
             known = None
         if known is None:
             self._known.pop(job.key, None)

@@ -13,7 +13,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -21,7 +21,7 @@ from kapso_sync.build.contract import Shape
 from kapso_sync.build.diagnostics import TRIED_AGAIN, Diagnostic, Message, read_messages
 from kapso_sync.build.esbuild_run import explain_silence, os_errors_as_missing, run_esbuild
 from kapso_sync.build.graph import RESOLVED, TEXT_LOADED, Closure
-from kapso_sync.build.packages import MAX_FILE_BYTES, MODULES, NODE_BUILT_INS, Packages, describe_package
+from kapso_sync.build.packages import MODULES, NODE_BUILT_INS, Packages, describe_package
 from kapso_sync.build.parser import LANGUAGE, EsbuildParser
 from kapso_sync.build.sourcemap import make_bundle_map
 from kapso_sync.build.syntax import Place
@@ -29,8 +29,7 @@ from kapso_sync.build.tsconfig import NAME as TSCONFIG
 from kapso_sync.build.wrapping import appended, finished, wrapper
 from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Location, Notice
-from kapso_sync.files import read_beneath, resolve_beneath
-from kapso_sync.model.builds import Built
+from kapso_sync.model.builds import Built, Resolution
 from kapso_sync.model.desired import BundledPackage
 from kapso_sync.process import run_process
 from kapso_sync.tools import VERSION, ToolMissing, ToolPlaces
@@ -342,6 +341,12 @@ class _Stage:
             (path.relative_to(self._root).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()) for path in sorted(found)
         )
 
+    def resolution(self, job: Job, outside: Sequence[tuple[str, str]]) -> Resolution:
+        """Return what decided that a job has these inputs from packages."""
+        if self.packages is None or self.packages.resolution is None:
+            return Resolution()
+        return self.packages.resolution(job.closure.packages, [path for path, _ in outside])
+
     def bundled(self, sizes: Mapping[str, int]) -> tuple[BundledPackage, ...]:
         """Return the packages of these inputs, sorted; ``sizes`` has each input's number of bytes in the code."""
         found: Counter[Path] = Counter()
@@ -436,7 +441,8 @@ class _Run:
         packages = self._stage.bundled({path: item["bytesInOutput"] for path, item in output["inputs"].items()})
         notices = (*(message.notice() for message in own), *self._runtime_notices(job, inputs, output))
         source_map = self._source_map(path, bundle, made.head, dropped=before.count("\n") if comment else None)
-        return Built(made.code, self._stage.outside(inputs), notices, packages, source_map)
+        outside = self._stage.outside(inputs)
+        return Built(made.code, outside, notices, packages, source_map, self._stage.resolution(job, outside))
 
     def _source_map(self, path: str, bundle: str, head: int, *, dropped: int | None) -> str | None:
         """Return the map of the code that was made of a bundle; ``path`` is the bundle's, from the stage's home."""
@@ -502,38 +508,6 @@ def _external(output: Mapping[str, Any], kind: str) -> list[str]:
 
 def _by_name(package: BundledPackage) -> tuple[str, str]:
     return package.name, package.version or ""
-
-
-_Stamp = tuple[int, int, int, int]
-
-
-class ExternalInputs:
-    """Compares files by hash; a file with unchanged times, size and inode is not read again."""
-
-    def __init__(self) -> None:
-        self._hashes: dict[Path, tuple[_Stamp, str]] = {}
-
-    def unchanged(self, inputs: Sequence[tuple[str, str]], packages: Packages | None) -> bool:
-        """Return whether these files below the source's root still have these hashes; each input is (path, sha256)."""
-        if packages is None:
-            return not inputs
-        return all(self._hash(packages, PurePosixPath(path)) == wanted for path, wanted in inputs)
-
-    def _hash(self, packages: Packages, inside: PurePosixPath) -> str | None:
-        path = packages.root / inside
-        try:
-            found = path.stat()
-            stamp = (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
-            known = self._hashes.get(path)
-            if known is None or known[0] != stamp:
-                real = resolve_beneath(packages.root, inside)
-                if real is None or packages.private(real):
-                    return None
-                content = read_beneath(packages.root, real, MAX_FILE_BYTES)
-                self._hashes[path] = known = (stamp, hashlib.sha256(content).hexdigest())
-        except OSError:
-            return None
-        return known[1]
 
 
 VERSION_TIMEOUT = 10.0

@@ -22,16 +22,20 @@ from kapso_sync.build.graph import RESOLVED, TEXT_LOADED
 from kapso_sync.build.package_tree import (
     Found,
     Lookup,
+    Outline,
     PackageTree,
     UnusablePackage,
     find_lookups,
+    is_package_file,
+    leads_inside,
+    package_location,
     read_stamp,
 )
 from kapso_sync.build.packages import MODULES, Installed, Packages, Refusal, package_name
 from kapso_sync.build.space import NoSpace, Space
 from kapso_sync.dataclass import dataclass
 from kapso_sync.files import resolve_beneath
-from kapso_sync.model.builds import Built
+from kapso_sync.model.builds import Built, Resolution
 from kapso_sync.visible import visible
 
 MAX_LOOKUPS = 50_000
@@ -93,7 +97,7 @@ class FolderPackages:
             return
         try:
             home, folder = copying.folder / self._packages.inside, copying.folder
-            yield Installed(Packages(home, folder, copying.tree.withheld), refused)
+            yield Installed(Packages(home, folder, copying.tree.withheld, copying.resolution), refused)
         finally:
             await asyncio.shield(asyncio.to_thread(self._copies.keep, copying))
 
@@ -153,6 +157,8 @@ class _Copying:
     folder: Path
     _needs: dict[str, frozenset[str] | Refusal] = field(default_factory=dict)
     _places: dict[Lookup, str | None] = field(default_factory=dict)
+    _outlines: dict[str, str] = field(default_factory=dict)
+    _described: dict[str, frozenset[Lookup]] = field(default_factory=dict)
     _begun: float = field(default_factory=time.time)
     _removal: weakref.finalize[..., _Copying] = field(init=False)
 
@@ -192,6 +198,31 @@ class _Copying:
                 refused[start] = reason
         return refused
 
+    def resolution(self, wanted: Iterable[str], inputs: Iterable[str]) -> Resolution:
+        """Return what decided that a build of these packages has these inputs: see `Resolution`.
+
+        Lookups of files that are no inputs decide nothing, so a large package of which a build uses a little has few.
+        """
+        pending = set(wanted)
+        found: dict[Lookup, str | None] = {}
+        for path in inputs:
+            pending |= {location} if (location := package_location(path)) is not None else set()
+            pending |= self._take_lookups(find_lookups(path, (self.folder / path).read_bytes()), found)
+        outlines: dict[str, str] = {}
+        # A package that another one ships in a folder `node_modules` may be a part of that one's outline.
+        while pending := (pending & self._outlines.keys()) - outlines.keys():
+            location = pending.pop()
+            outlines[location] = self._outlines[location]
+            pending |= self._take_lookups(self._described[location], found)
+        lookups = sorted((*lookup, place) for lookup, place in found.items())
+        return Resolution(tuple(sorted(outlines.items())), tuple(lookups))
+
+    def _take_lookups(self, lookups: Iterable[Lookup], found: dict[Lookup, str | None]) -> set[str]:
+        """Add what these lookups found, and return the packages."""
+        known = {lookup: self._places[lookup] for lookup in lookups if lookup in self._places}
+        found |= {lookup: place for lookup, place in known.items() if not leads_inside(lookup, place)}
+        return {place for place in known.values() if place is not None}
+
     def _copy_closure(self, start: str) -> Refusal | None:
         reached, pending = {start}, [start]
         while pending:
@@ -208,25 +239,31 @@ class _Copying:
     def _copy_package(self, location: str) -> frozenset[str] | Refusal:
         """Copy one package, and return the locations of those that its files import."""
         needs: set[str] = set()
+        described: set[Lookup] = set()
         try:
             for path, content in self._copy_files(location):
                 lookups = find_lookups(path, content)
                 needs |= {place for lookup in lookups if (place := self._find(lookup)) is not None}
+                described |= lookups if is_package_file(path) else set()
         except (UnusablePackage, NoSpace) as error:
             text = f"the npm package `{visible(_package_of(location))}` {error}"
             return Refusal(text, _HINT, crowded=isinstance(error, NoSpace))
+        self._described[location] = frozenset(described)
         return frozenset(needs)
 
     def _copy_files(self, location: str) -> Iterator[tuple[str, bytes]]:
         """Copy the files of a package but for its ``node_modules``; yield path and content of each that may import others."""
+        outline = Outline(location)
         for found in self.tree.walk(location):
             content = None
             if found.is_folder:
                 (self.folder / found.path).mkdir(parents=True, exist_ok=True)
             else:
                 content = self._take(found)
+            outline.add(found, content)
             if content and PurePosixPath(found.path).suffix not in TEXT_LOADED:
                 yield found.path, content
+        self._outlines[location] = outline.digest
 
     def _take(self, found: Found) -> bytes | None:
         """Copy a file, and return its content; a file that esbuild does not load becomes an empty one. None: it is gone."""

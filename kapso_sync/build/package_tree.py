@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import errno
+import hashlib
 import json
 import os
 import posixpath
@@ -17,7 +18,7 @@ from operator import itemgetter
 from pathlib import PurePath, PurePosixPath
 
 from kapso_sync.build.packages import MAX_FILE_BYTES, MODULES, UNUSED, Packages, package_name
-from kapso_sync.build.space import Space
+from kapso_sync.build.space import NoSpace, Space
 from kapso_sync.build.subpaths import PACKAGE
 from kapso_sync.dataclass import dataclass
 from kapso_sync.files import opened_beneath, read_beneath, resolve_beneath
@@ -86,7 +87,7 @@ class PackageTree:
     """Looks at the packages below a root; ``space`` bounds the files of all walks together.
 
     ``withheld`` are files and folders that may not be read or cannot be, and why. ``stamps`` are those of all folders and files
-    that were read, and ``real`` is where each package really is.
+    that were read, and ``real`` is where each package really is; ``has_links``: a link was in a package.
     """
 
     packages: Packages
@@ -94,6 +95,7 @@ class PackageTree:
     withheld: dict[str, str] = field(default_factory=dict)
     stamps: dict[PurePosixPath, Stamp] = field(default_factory=dict)
     real: dict[str, PurePath | None] = field(default_factory=dict)
+    has_links: bool = False
 
     def walk(self, location: str) -> Iterator[Found]:
         """Yield the folders and files of a package but for its ``node_modules``; raises `UnusablePackage` and `NoSpace`."""
@@ -139,6 +141,7 @@ class PackageTree:
 
     def _follow(self, path: str, at: PurePosixPath, here: PurePosixPath) -> PurePosixPath | None:
         """Return where a link leads below the root; None, and withhold it, if it leads elsewhere."""
+        self.has_links = True
         target = resolve_beneath(self.packages.root, at)
         if target is None or self.packages.private(target):
             self.withheld[path] = _LEADS_OUT
@@ -201,6 +204,49 @@ class PackageTree:
         return PurePosixPath(real) if real is not None and not self.packages.private(real) else None
 
 
+class Outline:
+    """A digest of what decides which file of a package an import finds: their names, and the content of each package.json."""
+
+    def __init__(self, location: str) -> None:
+        self._location = location
+        self._hash = hashlib.sha256()
+
+    def add(self, found: Found, content: bytes | None) -> None:
+        """Add what a walk yields; ``content`` is that of a package.json."""
+        line = found.path.removeprefix(self._location) + ("/" if found.is_folder else "")
+        self._hash.update(os.fsencode(line) + b"\0")
+        if is_package_file(found.path):
+            self._hash.update(hashlib.sha256(content or b"").digest())
+
+    @property
+    def digest(self) -> str:
+        """The digest (hex) of all that was added."""
+        return self._hash.hexdigest()
+
+
+def read_outline(tree: PackageTree, location: str) -> str | None:
+    """Return the digest of a package's outline as it is now; None if the package is too large, or lies too deep."""
+    outline = Outline(location)
+    try:
+        for found in tree.walk(location):
+            content = tree.read(found) if is_package_file(found.path) and not found.is_folder else None
+            outline.add(found, content)
+    except (UnusablePackage, NoSpace):
+        return None
+    return outline.digest
+
+
+def is_package_file(path: str) -> bool:
+    """Return whether a path is that of a package.json."""
+    return path.rpartition("/")[2] == PACKAGE
+
+
+def leads_inside(lookup: Lookup, place: str | None) -> bool:
+    """Return whether a lookup is a path into the very package whose file has it, as ``../lib`` mostly is."""
+    folder, name = lookup
+    return name.startswith(_RELATIVE) and place == package_location(folder)
+
+
 def find_lookups(path: str, content: bytes) -> set[Lookup]:
     """Return what a file's imports may look for outside of its package; more than there is does no harm."""
     folder = path.rpartition("/")[0]
@@ -210,7 +256,7 @@ def find_lookups(path: str, content: bytes) -> set[Lookup]:
 def _imported(path: str, content: bytes) -> set[str]:
     """Return the specifiers in a file that may lead to other packages."""
     if path.endswith(".json"):
-        found = _mapped(content) if path.rpartition("/")[2] == PACKAGE else set()
+        found = _mapped(content) if is_package_file(path) else set()
     else:
         found = {name.decode("utf-8", "replace") for name in _IMPORTS.findall(content)}
     return {name for name in found if name.startswith("../") or MODULES in name or _is_bare(name)}

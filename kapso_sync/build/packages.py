@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import field
 from pathlib import Path, PurePath, PurePosixPath
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from kapso_sync.dataclass import dataclass
 from kapso_sync.files import read_small, resolve_beneath
-from kapso_sync.model.builds import Built
+from kapso_sync.model.builds import Built, Resolution
 from kapso_sync.model.desired import BundledPackage
 from kapso_sync.visible import visible
 
@@ -108,12 +108,14 @@ class Packages:
 
     ``home`` is the functions folder, and ``root`` the highest folder that is searched; both are real paths without links.
     A package outside of the root is never found, even through a link. ``withheld`` are files of packages that are empty there,
-    by their paths below the root, and why, as the end of a sentence.
+    by their paths below the root, and why, as the end of a sentence. ``resolution`` returns what decided that a build of some
+    packages has these inputs, if that may change without a new revision.
     """
 
     home: Path
     root: Path
     withheld: Mapping[str, str] = field(default_factory=dict)
+    resolution: Callable[[Iterable[str], Iterable[str]], Resolution] | None = field(default=None, repr=False)
     _found: dict[tuple[str, str], str | None] = field(default_factory=dict, repr=False)
 
     def find(self, folder: str, specifier: str) -> str | None:

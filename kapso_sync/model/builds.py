@@ -12,12 +12,26 @@ from kapso_sync.model.desired import BundledPackage
 
 
 @dataclass(frozen=True, slots=True)
+class Resolution:
+    """What decided which files of packages a build read: while it is the same, a new build would read the same files.
+
+    ``outlines`` has the folder of each package that was looked at, with a digest of the names in it and of each package.json.
+    ``lookups`` has a folder, the package that a file in it imports, and the folder where that was found; None: nowhere. All
+    paths are below the source's root.
+    """
+
+    outlines: tuple[tuple[str, str], ...] = ()
+    lookups: tuple[tuple[str, str, str | None], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Built:
     """The result of a build.
 
-    ``inputs`` are files outside the snapshot, below the source's root, with their sha256. ``notices`` are the bundler's own
-    warnings. ``packages`` are the npm packages in the code. ``source_map`` leads places in the code back to the source files
-    (ECMA-426, in JSON, without their contents); a store keeps it beside the build, and does not return it with the build.
+    ``inputs`` are files outside the snapshot, below the source's root, with their sha256; ``resolution`` is why it is those.
+    ``notices`` are the bundler's own warnings. ``packages`` are the npm packages in the code. ``source_map`` leads places in
+    the code back to the source files (ECMA-426, in JSON, without their contents); a store keeps it beside the build, and does
+    not return it with the build.
     """
 
     code: str = field(repr=False)
@@ -25,6 +39,7 @@ class Built:
     notices: tuple[Notice, ...] = ()
     packages: tuple[BundledPackage, ...] = ()
     source_map: str | None = field(default=None, repr=False)
+    resolution: Resolution = field(default=Resolution(), repr=False)
 
 
 class BuildStore(Protocol):

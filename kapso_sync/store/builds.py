@@ -18,7 +18,7 @@ import msgspec
 from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import Location, Notice
 from kapso_sync.files import read_small
-from kapso_sync.model.builds import Built
+from kapso_sync.model.builds import Built, Resolution
 from kapso_sync.model.desired import BundledPackage
 from kapso_sync.permissions import make_private
 
@@ -180,6 +180,8 @@ def _encoded(built: Built) -> dict[str, Any]:
         "sha256": hashlib.sha256(built.code.encode()).hexdigest(),
         "code": built.code,
         "inputs": [list(pair) for pair in built.inputs],
+        "outlines": [list(pair) for pair in built.resolution.outlines],
+        "lookups": [list(lookup) for lookup in built.resolution.lookups],
         "packages": [list(dataclasses.astuple(package)) for package in built.packages],
         "notices": [
             [notice.code, notice.message, *((where.file, where.line, where.column) if (where := notice.location) else ())]
@@ -195,4 +197,7 @@ def _decoded(data: Any) -> Built:
         raise ValueError("the file is damaged")
     notices = tuple(Notice(kind, text, Location(*where) if where else None) for kind, text, *where in data["notices"])
     packages = tuple(BundledPackage(*package) for package in data["packages"])
-    return Built(code, tuple((str(path), str(digest)) for path, digest in data["inputs"]), notices, packages)
+    inputs = tuple((str(path), str(digest)) for path, digest in data["inputs"])
+    outlines = tuple((str(location), str(digest)) for location, digest in data["outlines"])
+    lookups = tuple((str(folder), str(name), None if place is None else str(place)) for folder, name, place in data["lookups"])
+    return Built(code, inputs, notices, packages, resolution=Resolution(outlines, lookups))
