@@ -33,7 +33,7 @@ class _Outline:
 class ExternalInputs:
     """Remembers hashes of files and outlines of packages: what has the same times, size and inode is not read again.
 
-    ``settled`` is for how many seconds folders must be unchanged, because the times of some file systems are that coarse.
+    ``settled`` is for how many seconds they must be unchanged, because the times of some file systems are that coarse.
     """
 
     def __init__(self, settled: float = 2.0) -> None:
@@ -91,7 +91,7 @@ class InputCheck:
         if known is None or not known.holds(str(real)):
             tree, begun = PackageTree(packages), time.time()
             digest = read_outline(tree, location)
-            settled = all(max(stamp[:2]) < (begun - self._settled) * 1e9 for stamp in tree.stamps.values())
+            settled = all(self._is_settled(stamp, begun) for stamp in tree.stamps.values())
             # What a link leads to is not always in a folder that was read.
             if digest is None or tree.has_links or not settled:
                 return digest
@@ -100,6 +100,10 @@ class InputCheck:
         self._known_outlines[path] = known
         return known.digest
 
+    def _is_settled(self, stamp: Stamp, now: float) -> bool:
+        """Return whether the next change is sure to give another stamp."""
+        return max(stamp[:2]) < (now - self._settled) * 1e9
+
     def _hash(self, packages: Packages, inside: str) -> str | None:
         if inside not in self._hashes:
             self._hashes[inside] = self._read_hash(packages, inside)
@@ -107,6 +111,7 @@ class InputCheck:
 
     def _read_hash(self, packages: Packages, inside: str) -> str | None:
         path = f"{packages.root}/{inside}"  # a path object takes longer than to ask for the times
+        now = time.time()
         try:
             found = os.stat(path)  # noqa: PTH116 - as above
             stamp = (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
@@ -115,8 +120,9 @@ class InputCheck:
                 real = resolve_beneath(packages.root, PurePosixPath(inside))
                 if real is None or packages.private(real):
                     return None
-                content = read_beneath(packages.root, real, MAX_FILE_BYTES)
-                self._known_hashes[path] = known = (stamp, hashlib.sha256(content).hexdigest())
+                known = stamp, hashlib.sha256(read_beneath(packages.root, real, MAX_FILE_BYTES)).hexdigest()
+                if self._is_settled(stamp, now):
+                    self._known_hashes[path] = known
         except OSError:
             return None
         return known[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import shutil
@@ -10,12 +11,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kapso_sync.build import FolderPackages
+from kapso_sync.build import FolderPackages, external_inputs
 from kapso_sync.build.external_inputs import ExternalInputs
 from kapso_sync.model.builds import Built, Resolution
 from kapso_sync.store.builds import BuildFolder
@@ -248,6 +250,33 @@ def test_an_unchanged_package_is_not_listed_again_and_a_changed_one_is(
     assert not listed
     change(tmp_path)
     assert not outside.check(packages.on_disk).holds(built)
+
+
+@pytest.mark.parametrize(("settled", "reads"), [(0.0, 1), (3600.0, 3)])
+def test_a_file_is_read_again_until_its_next_change_must_give_it_another_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settled: float, reads: int
+) -> None:
+    """Some file systems count in seconds: a change of the same size, right after the first look, would not be seen."""
+    file = tmp_path / "node_modules" / "top" / "index.js"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"1")
+    packages, built = (
+        FolderPackages(tmp_path, tmp_path),
+        Built("", (("node_modules/top/index.js", hashlib.sha256(b"1").hexdigest()),)),
+    )
+    seen = []
+    read = external_inputs.read_beneath
+
+    def counted(*place: Any) -> bytes:
+        seen.append(place)
+        return read(*place)
+
+    monkeypatch.setattr(external_inputs, "read_beneath", counted)
+    time.sleep(0.02)  # as above
+    outside = ExternalInputs(settled=settled)
+    for _ in range(3):
+        assert outside.check(packages.on_disk).holds(built)
+    assert len(seen) == reads
 
 
 HOMES = (
