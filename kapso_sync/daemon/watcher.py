@@ -172,7 +172,7 @@ class FileWatcher:
         """Watch these folders; return when there may be another one, or the path has another target."""
         events: AsyncGenerator[set[tuple[Change, str]], None] = awatch(
             *folders,
-            watch_filter=_matters,
+            watch_filter=lambda _change, path: path in folders or _matters(path),
             debounce=round(1000 * FIRST_BURST_DELAY * max(self._debounce, self._step)),
             step=round(1000 * self._step),
             rust_timeout=NO_TIMEOUT,
@@ -245,16 +245,23 @@ def _folders_below(root: str) -> list[str]:
         folder = pending.pop()
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-            inner = [entry.path for entry in entries if is_entered(entry.name) and entry.is_dir()]
-            linked |= {_folder_of_target(entry.path) for entry in entries if entry.is_symlink() and not entry.is_dir()}
         except OSError:
             continue  # it is gone, or may not be read: then the source says so
-        for real in map(os.path.realpath, inner):
+        linked |= {_folder_of_target(entry.path) for entry in entries if entry.is_symlink() and not _leads_to_folder(entry)}
+        for real in (os.path.realpath(entry.path) for entry in entries if is_entered(entry.name) and _leads_to_folder(entry)):
             if real not in found and _is_below(real, root):
                 found[real] = None
                 pending.append(real)
     found |= dict.fromkeys(real for real in map(os.path.realpath, sorted(linked)) if _is_below(real, root))
     return list(found)[:MAX_FOLDERS]
+
+
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder or a link to one; a link that cannot be followed, as in a circle, is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _folder_of_target(link: str) -> str:
@@ -269,7 +276,8 @@ def _is_below(path: str, root: str) -> bool:
     return path.startswith(f"{root}{os.sep}")
 
 
-def _matters(_change: Change, path: str) -> bool:
+def _matters(path: str) -> bool:
+    """Return whether a change of this path may be one of a source; editors leave other files behind for a moment."""
     name = Path(path).name
     return name not in _SKIPPED and not name.endswith(_PASSING) and not name.startswith(".#")
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from kapso_sync.build import FolderPackages, external_inputs
 from kapso_sync.build.external_inputs import ExternalInputs
+from kapso_sync.files import read_beneath
 from kapso_sync.model.builds import Built, Resolution
 from kapso_sync.store.builds import BuildFolder
 from tests.build.test_memory import NOW, Counted
@@ -265,7 +266,7 @@ def test_a_file_is_read_again_until_its_next_change_must_give_it_another_time(
         Built("", (("node_modules/top/index.js", hashlib.sha256(b"1").hexdigest()),)),
     )
     seen = []
-    read = external_inputs.read_beneath
+    read = read_beneath
 
     def counted(*place: Any) -> bytes:
         seen.append(place)

@@ -214,21 +214,39 @@ async def test_a_deleted_and_recreated_folder_is_watched_again(folder: Path) -> 
             await triggers.quiet(0.5)
 
 
-async def test_a_folder_that_is_removed_and_made_again_at_once_is_watched(folder: Path) -> None:
-    """As `rm -rf dist && tsc` does. Some file systems, such as ext4, give the new folder the inode of the old one."""
+@pytest.mark.parametrize("name", [".", "lib", "lib.tmp"])
+async def test_a_folder_that_is_removed_and_made_again_at_once_is_watched(folder: Path, name: str) -> None:
+    """As `rm -rf dist && tsc` does. Some file systems, such as ext4, give the new folder the inode of the old one.
+
+    Files of some names do not matter, since editors leave them behind; folders of these names do.
+    """
+    place = folder / name
 
     def replace() -> None:
-        shutil.rmtree(folder)
-        folder.mkdir()
-        (folder / "greet.js").write_text("again")
+        shutil.rmtree(place)
+        place.mkdir()
+        (place / "greet.js").write_text("again")
 
+    place.mkdir(exist_ok=True)
+    (place / "greet.js").write_text("x")
     async with watched(folder) as triggers:
         folder.with_name("other").touch()  # takes the inode of the file with which the watch was tried
         for text in ("one", "two"):
             await after(triggers, replace)
             await triggers.quiet(1.0)
-            await after(triggers, lambda text=text: (folder / "greet.js").write_text(text))
+            await after(triggers, lambda text=text: (place / "greet.js").write_text(text))
             await triggers.quiet(0.5)
+
+
+async def test_a_link_that_cannot_be_followed_does_not_keep_folders_from_being_watched(folder: Path) -> None:
+    """Such as one in a circle, or one into a folder that may not be entered; of whatever name."""
+    (folder / "lib").mkdir()
+    for name in (".hidden", "visible"):
+        (folder / f"{name}.a").symlink_to(f"{name}.b")
+        (folder / f"{name}.b").symlink_to(f"{name}.a")
+        (folder / f"{name}.long").symlink_to("x" * 300)
+    async with watched(folder) as triggers:
+        await after(triggers, lambda: (folder / "lib" / "a.js").write_text("1"))
 
 
 async def test_the_target_of_a_file_link_is_watched_where_it_lies(folder: Path) -> None:
