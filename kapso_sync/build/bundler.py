@@ -19,7 +19,7 @@ from typing import Any
 
 from kapso_sync.build.contract import Shape
 from kapso_sync.build.diagnostics import TRIED_AGAIN, Diagnostic, Message, read_messages
-from kapso_sync.build.esbuild_run import explain_silence, os_errors_as_missing, run_esbuild
+from kapso_sync.build.esbuild_run import explain_silence, has_crashed, no_space, os_errors_as_missing, run_esbuild
 from kapso_sync.build.graph import RESOLVED, TEXT_LOADED, Closure
 from kapso_sync.build.packages import MODULES, NODE_BUILT_INS, Packages, describe_package
 from kapso_sync.build.parser import LANGUAGE, EsbuildParser
@@ -386,7 +386,7 @@ class _Run:
         self.deadline = deadline
 
     async def execute(self, jobs: Sequence[Job]) -> list[Message]:
-        """Run esbuild once for these jobs and return its messages; raises `TimeoutError`."""
+        """Run esbuild once for these jobs and return its messages; raises `TimeoutError`, and `ToolMissing` for a full disk."""
         arguments = [
             *self._options.flags,
             *(f"--external:{name}" for name in self._stage.built_ins()),
@@ -399,14 +399,20 @@ class _Run:
             self._program, arguments, cwd=self._stage.home, deadline=self.deadline, environment=environment
         )
         said = read_messages(ended.errors.decode("utf-8", "replace"))
+        unwritten = next((message.text for message in said if message.of_run), None)
+        if unwritten is not None:
+            raise no_space(unwritten)
         messages = await asyncio.to_thread(self._stage.told, said)
         if ended.status == 0:
-            self._meta = json.loads(await asyncio.to_thread(self._stage.metafile.read_bytes))
+            try:
+                self._meta = json.loads(await asyncio.to_thread(self._stage.metafile.read_bytes))
+            except ValueError:  # esbuild does not say that it could not write it
+                raise no_space("esbuild's metafile is cut off") from None
             self._outputs = {
                 output["entryPoint"]: (path, output) for path, output in self._meta["outputs"].items() if "entryPoint" in output
             }
         elif not any(message.error for message in messages):
-            messages.append(Message(explain_silence(ended), None, error=True, of_run=True))
+            messages.append(Message(explain_silence(ended), None, error=True, of_run=not has_crashed(ended)))
         return messages
 
     def result(self, job: Job, messages: Sequence[Message]) -> Built | Failure:

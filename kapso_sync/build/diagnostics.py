@@ -14,14 +14,16 @@ _HEAD = re.compile(r"^[✘▲] \[(ERROR|WARNING)\] (.*?)(?: \[([a-z0-9-]+)\])?$"
 TRIED_AGAIN = "the next pass tries again"
 """The hint where nothing is wrong with the code."""
 
-_PLACE = re.compile(r"^    (\S.*?):(\d+):(\d+):$")
+_PLACE = re.compile(r"^    (.+?):(\d+):(\d+):$")
+_OF_RUN = re.compile(r"Failed to (?:write|create|make) ")
+"""How esbuild begins a message about a file that it cannot write."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
     """One message of esbuild; as esbuild does, lines count from 1 and columns from 0.
 
-    ``of_run``: it is an error of the run itself, such as a full disk, and says nothing about code.
+    ``of_run``: it is an error of the run itself, such as a full disk or a kill, and says nothing about code.
     """
 
     text: str
@@ -61,7 +63,7 @@ def read_messages(output: str) -> list[Message]:
         place = _PLACE.match(lines[2]) if len(lines) > 2 else None
         error = head[1] == "ERROR"
         if place is None:
-            messages.append(Message(head[2], None, error=error, of_run=error))
+            messages.append(Message(head[2], None, error=error, of_run=error and _OF_RUN.match(head[2]) is not None))
         else:
             messages.append(Message(head[2], place[1], int(place[2]), int(place[3]), error=error))
     return messages

@@ -55,14 +55,24 @@ def os_errors_as_missing() -> Iterator[None]:
         raise
     except OSError as error:
         where = f" at {error.filename}" if error.filename else ""
-        text = f"esbuild cannot be run here and now: {error.strerror or error}{where}"
-        raise ToolMissing(text, f"is the disk of temporary files full? {TRIED_AGAIN}") from error
+        raise no_space(f"{error.strerror or error}{where}") from error
+
+
+def no_space(reason: str) -> ToolMissing:
+    """Return the error for temporary files that cannot be written."""
+    text = f"esbuild cannot be run here and now: {reason}"
+    return ToolMissing(text, f"is the disk of temporary files full? {TRIED_AGAIN}")
 
 
 def explain_silence(ended: Ended) -> str:
     """Return why esbuild ended with an error, and without a message of its own."""
-    if ended.errors.startswith((b"fatal error:", b"runtime:", b"SIGSEGV", b"panic:")):
+    if has_crashed(ended):
         return f"esbuild crashed: it may take {MAX_MEMORY // 1024**2} MiB of memory, and what the container has left"
     if ended.status == KILLED:
         return "esbuild was killed: did the memory run out?"
     return "esbuild ended with an error and said nothing"
+
+
+def has_crashed(ended: Ended) -> bool:
+    """Return whether esbuild crashed by itself: then the code is to blame. If somebody else ended it, that is the machine."""
+    return ended.errors.startswith((b"fatal error:", b"runtime:", b"SIGSEGV", b"panic:"))

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from kapso_sync.build.diagnostics import TRIED_AGAIN, Message, read_messages
-from kapso_sync.build.esbuild_run import explain_silence, os_errors_as_missing, run_esbuild
+from kapso_sync.build.esbuild_run import explain_silence, has_crashed, no_space, os_errors_as_missing, run_esbuild
 from kapso_sync.build.sourcemap import SourceMap
 from kapso_sync.build.syntax import Place
 from kapso_sync.dataclass import dataclass
@@ -66,8 +66,8 @@ class EsbuildParser:
     async def errors(self, files: Mapping[str, bytes]) -> dict[str, Place | None]:
         """Return the first syntax error of each file, with its message as text, or None for a file without one.
 
-        Files on which esbuild does not end in time are left out: nothing is known of them. Raises `ToolMissing`, also where
-        esbuild does not come to a word about code, since it was killed or the disk is full.
+        Files on which esbuild crashes, or does not end in time, are left out: nothing is known of them. Raises `ToolMissing`,
+        also where esbuild was killed, or the disk is full.
         """
         listed = list(files.items())
         found: dict[str, Place | None] = {}
@@ -82,6 +82,9 @@ class EsbuildParser:
                 messages = await self._run(folder, names)
             except TimeoutError:
                 return {}
+            except _Crashed:
+                middle = len(files) // 2
+                return {**await self._errors(files[:middle]), **await self._errors(files[middle:])} if middle else {}
         contents = dict(zip(names, files, strict=True))
         errors: dict[str, Place] = {}
         for message in messages:
@@ -93,13 +96,13 @@ class EsbuildParser:
     async def print(self, path: str, content: bytes, target: str) -> Printed | Place | None:
         """Return a file as esbuild prints it for a version of the language, or the file's first syntax error.
 
-        None if esbuild did not end in time. Raises `ToolMissing` as `errors` does.
+        None if esbuild crashed, or did not end in time. Raises `ToolMissing` as `errors` does.
         """
         async with _folder() as folder:
             (name,) = await asyncio.to_thread(_write, folder, [(path, content)])
             try:
                 messages = await self._run(folder, [name], *PRINTING, f"--target={target}")
-            except TimeoutError:
+            except (TimeoutError, _Crashed):
                 return None
             error = next((message for message in messages if message.error), None)
             if error is not None:
@@ -109,13 +112,19 @@ class EsbuildParser:
         return Printed(code, SourceMap(mapped, code.decode("utf-8", "replace"), content.decode("utf-8", "replace")))
 
     async def _run(self, folder: Path, names: Sequence[str], *flags: str) -> list[Message]:
-        """Run esbuild and return its messages; raises `TimeoutError` and `ToolMissing`."""
+        """Run esbuild and return its messages; raises `TimeoutError`, `_Crashed` and `ToolMissing`."""
         ended = await run_esbuild(await self._esbuild.find(), [*FLAGS, *flags, *names], cwd=folder, deadline=self._deadline)
         messages = read_messages(ended.errors.decode("utf-8", "replace"))
-        errors = [message for message in messages if message.error]
-        if ended.status and all(message.of_run for message in errors):
-            raise ToolMissing(errors[0].text if errors else explain_silence(ended), TRIED_AGAIN)
+        unwritten = next((message.text for message in messages if message.of_run), None)
+        if unwritten is not None:
+            raise no_space(unwritten)
+        if ended.status and not any(message.error for message in messages):
+            raise _Crashed if has_crashed(ended) else ToolMissing(explain_silence(ended), TRIED_AGAIN)
         return messages
+
+
+class _Crashed(Exception):
+    """Esbuild crashed, which is due to the code of one file."""
 
 
 @contextlib.asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,8 @@ TROUBLES = {
     "killed": (KILLED, "esbuild was killed: did the memory run out?"),
     "silent": ("exit 1", "esbuild ended with an error and said nothing"),
     "full disk": (
-        "echo '✘ [ERROR] Failed to write: no space left on device' >&2; exit 1",
-        "Failed to write: no space left on device",
+        "echo '✘ [ERROR] Failed to write to output file: no space left on device' >&2; exit 1",
+        "Failed to write to output file: no space left on device",
     ),
 }
 
@@ -48,7 +49,10 @@ def test_a_build_that_failed_for_want_of_memory_or_space_is_tried_again(tmp_path
     """The change would never be deployed otherwise: its content is the same in the next pass."""
     failing, text = TROUBLES[kind]
     troubled = Troubled(tmp_path, failing)
-    assert troubled.build(TYPED, trouble=True) == (False, [(text, "the next pass tries again")], True)
+    usable, problems, blocked = troubled.build(TYPED, trouble=True)
+    assert (usable, blocked) == (False, True)
+    assert text in problems[0][0]
+    assert str(problems[0][1]).endswith("the next pass tries again")
     assert troubled.build(TYPED) == (True, [], False)
 
 
@@ -107,3 +111,62 @@ def test_temporary_files_that_cannot_be_written_block_a_function(tmp_path: Path,
     assert troubled.build(plain)[0]
     monkeypatch.undo()
     assert troubled.build(TYPED) == (True, [], False)
+
+
+def test_a_result_that_could_not_be_written_whole_blocks_a_function(tmp_path: Path) -> None:
+    """Esbuild does not say that of its metafile."""
+    cut = f'{ESBUILD} "$@"; for word; do case $word in --metafile=*) : > "${{word#--metafile=}}";; esac; done; exit 0'
+    troubled = Troubled(tmp_path, cut)
+    usable, problems, blocked = troubled.build(TYPED, trouble=True)
+    assert (usable, blocked) == (False, True)
+    assert "esbuild's metafile is cut off" in problems[0][0]
+    assert troubled.build(TYPED) == (True, [], False)
+
+
+CRASHES = """echo "$@" >> {log}
+for word; do
+  case $word in -*) continue;; esac
+  if grep -qs -e CRASH -e ../bad.ts "$word"; then echo "fatal error: stack overflow" >&2; exit 2; fi
+done"""
+"""As some code makes esbuild end, whatever else is in the run: an entry's wrapper names the file."""
+
+
+def crashing(folder: Path) -> tuple[Workbench, Callable[[], int]]:
+    """A builder whose esbuild crashes over some code, and how often it was run."""
+    log, script = folder / "runs.log", folder / "esbuild"
+    lines = f'if [ "$1" = --version ]; then exec {ESBUILD} --version; fi\n{CRASHES.format(log=log)}\nexec {ESBUILD} "$@"\n'
+    script.write_text(f"#!/bin/sh\n{lines}", encoding="utf-8")
+    script.chmod(0o755)
+    return Workbench(places=ToolPlaces(script, (), [])), lambda: len(log.read_text(encoding="utf-8").splitlines())
+
+
+def test_code_that_crashes_esbuild_is_invalid_and_stops_no_other(tmp_path: Path) -> None:
+    """It would crash esbuild in each pass, so it is not tried again."""
+    bench, runs = crashing(tmp_path)
+    texts = {"bad.ts": f"{TYPED['greet.ts']}// CRASH\n", **{f"good{n}.ts": TYPED["greet.ts"] for n in range(5)}}
+    made = bench.build(texts, *texts)
+    assert [unusable.slug for unusable in made.unusable] == ["bad"]
+    assert not made.unusable[0].blocked
+    before = runs()
+    assert bench.build(texts, *texts) == made
+    assert runs() == before
+
+
+def test_a_plain_file_that_crashes_esbuild_does_not_keep_others_from_being_parsed(tmp_path: Path) -> None:
+    """Nothing is known of it then, and it counts as it does without esbuild; it is not tried again either."""
+    bench, runs = crashing(tmp_path)
+    plain = "async function handler() { return new Response('x') }\n"
+    texts = {f"good{n}.js": plain for n in range(5)}
+    texts |= {"bad.js": f"{plain}// CRASH\n", "twice.js": plain.replace("{ return", "{ let a; let a; return")}
+    made = bench.build(texts, *texts)
+    assert [unusable.slug for unusable in made.unusable] == ["twice"]
+    before = runs()
+    assert bench.build(texts, *texts) == made
+    assert runs() == before
+
+
+def test_a_mistake_in_a_file_of_an_odd_name_is_a_mistake(tmp_path: Path) -> None:
+    """Esbuild prints the name between blanks, and a name may begin with one."""
+    troubled = Troubled(tmp_path, KILLED)
+    usable, _, blocked = troubled.build({" a.ts": "export default () => {{\n"})
+    assert (usable, blocked) == (False, False)
