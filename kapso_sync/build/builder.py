@@ -134,7 +134,7 @@ class _Site:
         if shape is None:
             return []
         if shape.limit is not None:
-            return [limit_diagnostic(shape.limit, path)]
+            return [limit_diagnostic(shape, path)]
         broken = syntax_diagnostic(shape, path)
         return [broken] if broken is not None else file_diagnostics(shape, path, script=script)
 
@@ -283,7 +283,7 @@ class Builder:
             return
         shape = await self._shapes.read(entry.file, content)
         if shape.limit is not None:
-            site.refuse(entry, [limit_diagnostic(shape.limit, entry.file)])
+            site.refuse(entry, [limit_diagnostic(shape, entry.file)])
             return
         if entry.function_type is FunctionType.SUPABASE_FUNCTION:
             self._take_deno(entry, shape, site)

@@ -107,6 +107,7 @@ class Shape:
     ``evaluated`` a handler that is made from text, ``unanswerable`` a value that no request can be given to, ``modern`` syntax
     that Workers run only after a build, ``listens`` a handler in the format of service workers, ``meta`` an ``import.meta``.
     ``limit`` says what there is too much of in the file, as the end of a sentence; then nothing else of it is known.
+    ``passing``: it is not the file's fault, so the next pass looks again.
 
     ``forwards`` is the specifier of a file, and its export that this file exports as its default; ``*`` is the whole file.
     ``useless`` are exports by name that cannot answer a request. ``names`` are all names that the file exports, None if not all
@@ -151,6 +152,7 @@ class Shape:
     shadows: bool = False
     leaves: Place | None = None
     limit: str | None = None
+    passing: bool = False
 
 
 MAX_PLACES = 20

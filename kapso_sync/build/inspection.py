@@ -10,6 +10,7 @@ import contextlib
 import os
 import resource
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -17,7 +18,7 @@ import msgspec
 from kapso_sync.build.contract import Shape, Style, inspect
 from kapso_sync.build.syntax import Grammar
 from kapso_sync.container_memory import memory_for_program
-from kapso_sync.process import Limits, run_process
+from kapso_sync.process import KILLED, Limits, run_process
 
 MAX_MEMORY = 384 * 1024 * 1024
 """Address space of the process, in bytes, or less where the container has less; minified code of 1 MiB takes a third of it."""
@@ -33,15 +34,24 @@ DEADLINE = 60.0
 
 
 async def inspect_apart(code: bytes, grammar: Grammar) -> Shape:
-    """Return the shape of a file, as `inspect` does; a file that takes too much has a `Shape.limit`."""
+    """Return the shape of a file, as `inspect` does; a file that takes too much has a `Shape.limit`.
+
+    If the machine is to blame, the shape is `Shape.passing`: the process could not be started, or somebody else ended it.
+    """
     command = [sys.executable, "-P", "-m", "kapso_sync.build.inspection", grammar.name]
     environment = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "PYTHONDONTWRITEBYTECODE": "1"}
+    began = time.monotonic()
     try:
         ended = await run_process(
             command, environment=environment, cwd=Path("/"), deadline=DEADLINE, stdin=code, limits=Limits(output=MAX_ANSWER)
         )
     except TimeoutError:
         return _unfinished()
+    except OSError as error:
+        return _not_now(error.strerror or str(error))
+    # The limit of processor time ends it in the same way, and not before that time.
+    if ended.status == KILLED and time.monotonic() - began < CPU_SECONDS:
+        return _not_now("the process was killed: did the memory run out?")
     return _unfinished() if ended.status else read_shape(ended.output)
 
 
@@ -56,6 +66,10 @@ def read_shape(answer: bytes) -> Shape:
 def _unfinished() -> Shape:
     limit = f"cannot be read within {CPU_SECONDS} s, {MAX_MEMORY // 1024**2} MiB of memory, and what the container has left"
     return Shape(Style.NONE, limit=limit)
+
+
+def _not_now(reason: str) -> Shape:
+    return Shape(Style.NONE, limit=f"cannot be read here and now: {reason}", passing=True)
 
 
 def main() -> None:

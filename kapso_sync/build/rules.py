@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kapso_sync.build.contract import PARAMETERS, Shape, Style
-from kapso_sync.build.diagnostics import Diagnostic
+from kapso_sync.build.diagnostics import TRIED_AGAIN, Diagnostic
 from kapso_sync.build.graph import Closure
 from kapso_sync.build.syntax import Place
 from kapso_sync.errors import Location, Notice
@@ -30,10 +30,10 @@ def syntax_diagnostic(shape: Shape, file: str) -> Diagnostic | None:
     return Diagnostic("syntax", f"syntax error{near}", file, shape.error)
 
 
-def limit_diagnostic(limit: str, file: str) -> Diagnostic:
-    """Return the diagnostic for a file that there is too much of something in; ``limit`` is the end of a sentence."""
-    hint = "is it code that people or a bundler wrote? Split it, or import less"
-    return Diagnostic("too-intricate", f"the file {limit}", file, Place(1, 1), hint)
+def limit_diagnostic(shape: Shape, file: str) -> Diagnostic:
+    """Return the diagnostic for a file whose shape has a `Shape.limit`."""
+    hint = TRIED_AGAIN if shape.passing else "is it code that people or a bundler wrote? Split it, or import less"
+    return Diagnostic("too-intricate", f"the file {shape.limit}", file, Place(1, 1), hint, unavailable=shape.passing)
 
 
 def entry_diagnostics(shape: Shape, file: str, *, module: bool, asked: str) -> Iterator[Diagnostic]:

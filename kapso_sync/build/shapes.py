@@ -164,7 +164,7 @@ class Shapes:
         What is wrong with a file is not stored: a newer parser may see it otherwise, and it is reported at each start anyway.
         """
         good = {key: shape for key, shape in self._seen.items() if _is_stored(shape)}
-        self._known = {key: shape for key, shape in self._seen.items() if not _is_stored(shape)}
+        self._known = {key: shape for key, shape in self._seen.items() if not _is_stored(shape) and not shape.passing}
         self._seen = {}
         self.forget_contents()
         stored = self._recalled()

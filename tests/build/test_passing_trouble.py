@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -170,3 +171,29 @@ def test_a_mistake_in_a_file_of_an_odd_name_is_a_mistake(tmp_path: Path) -> None
     troubled = Troubled(tmp_path, KILLED)
     usable, _, blocked = troubled.build({" a.ts": "export default () => {{\n"})
     assert (usable, blocked) == (False, False)
+
+
+LARGE = {"greet.js": f"async function handler() {{ return new Response('{'x' * 70_000}') }}\n"}
+"""A file of this size is looked at in a process of its own."""
+
+
+@pytest.mark.parametrize("kind", ["killed", "full disk"])
+def test_a_large_file_that_could_not_be_looked_at_is_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """It would be invalid as long as the daemon lives, with a hint to split it."""
+    flag, script = tmp_path / "killed", tmp_path / "python"
+    script.write_text(f'#!/bin/sh\nif [ -e {flag} ]; then kill -9 $$; fi\nexec {sys.executable} "$@"\n', encoding="utf-8")
+    script.chmod(0o755)
+    bench = Workbench()
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", str(script))
+        if kind == "killed":
+            flag.touch()
+        else:
+            patched.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+        (unusable,) = bench.build(LARGE, "greet.js").unusable
+        assert unusable.blocked
+        assert unusable.problems[0].message.startswith("the file cannot be read here and now: ")
+        assert unusable.problems[0].hint == "the next pass tries again"
+    assert bench.build(LARGE, "greet.js").functions
