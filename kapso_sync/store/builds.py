@@ -124,7 +124,7 @@ class BuildFolder:
         with contextlib.suppress(OSError):
             for part in self._folder.glob("*.part"):
                 part.unlink()
-            builds = [path for path in self._folder.iterdir() if path.suffix != MAP]
+            builds = [path for path in self._folder.iterdir() if path.suffix != MAP and path.name not in (FINDINGS, RESULT)]
             found = sorted(((path.stat().st_mtime, path) for path in builds), reverse=True)
             for number, (used, path) in enumerate(found):
                 if number >= MAX_BUILDS or used < (now - MAX_AGE).timestamp():

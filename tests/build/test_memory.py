@@ -456,12 +456,15 @@ class TestBuildFolder:
             folder.put(f"k{number}", Built("x"))
             os.utime(tmp_path / "builds" / f"k{number}.json", (NOW.timestamp() - number,) * 2)
         (tmp_path / "builds" / "k.1.part").write_text("")
+        folder.put_findings(b"{}")
+        folder.put_result(b"{}")
         BuildFolder(tmp_path, NOW, writes=True)
-        kept = {path.name for path in (tmp_path / "builds").iterdir()}
+        kept = {path.name for path in (tmp_path / "builds").iterdir()} - {FINDINGS, RESULT}
         assert len(kept) == MAX_BUILDS
         assert f"k{MAX_BUILDS}.json" not in kept
-        BuildFolder(tmp_path, NOW + MAX_AGE + timedelta(days=1), writes=True)
-        assert not list((tmp_path / "builds").iterdir())
+        later = BuildFolder(tmp_path, datetime.now(UTC) + MAX_AGE + timedelta(days=1), writes=True)
+        assert {path.name for path in (tmp_path / "builds").iterdir()} == {FINDINGS, RESULT}
+        assert later.findings() == later.result() == b"{}", "of each there is one, so no age is asked for"
 
     def test_findings_and_results_beyond_the_limit_are_not_stored(self, tmp_path: Path) -> None:
         """Code that was pushed must not fill the disk."""
