@@ -209,6 +209,7 @@ class Loop:
         """Run no pass until `resume`, or until the suspension ends; a running pass ends early."""
         self.suspension = suspension
         self._superseded.set()
+        self._triggers.wake()  # so that the loop waits for the end of it
         until = suspension.until.isoformat(timespec="seconds") if suspension.until else None
         self._emit(events.Suspended(reason=suspension.reason, until=until))
 

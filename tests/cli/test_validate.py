@@ -217,7 +217,7 @@ def test_only_sync_writes_the_build_cache(tmp_path: Path, kapso: Served) -> None
     assert kapso_sync("plan", str(folder), environment=environment).code == 0
     assert not list(state.rglob("builds"))
     assert kapso_sync("sync", str(folder), environment=environment).code == 0
-    assert len(list(state.rglob("builds/*.json"))) == 2  # the build, and what was found in the files
+    assert len(list(state.rglob("builds/*.json"))) == 3  # the build, what was found in the files, and the result
     without = {**environment, "KAPSO_SYNC_ESBUILD": "/nowhere/esbuild"}
     assert kapso_sync("plan", str(folder), "--json", environment=without).document["in_sync"] is True
     (folder / "lib" / "x.ts").write_text("export const x = 'y';\n")

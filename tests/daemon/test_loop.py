@@ -412,6 +412,17 @@ async def test_a_suspended_loop_starts_no_pass_until_it_is_resumed() -> None:
         assert running.names().count("suspended") == running.names().count("resumed") == 2
 
 
+async def test_a_suspension_of_a_waiting_loop_ends_in_time() -> None:
+    """Not only when the loop would have shown life the next time."""
+    async with running_loop() as running:
+        await running.settle()
+        running.loop.suspend(Suspension("lunch", running.clock.now(), running.clock.now() + timedelta(seconds=1)))
+        await running.settle()
+        await running.clock.sleep(1.1)
+        await running.settle()
+        assert running.names().count("resumed") == 1
+
+
 async def test_a_manual_reconcile_brings_in_a_newer_revision() -> None:
     """A manual request after a push does not wait for the deployments of the old revision."""
     async with running_loop() as running:
