@@ -415,12 +415,11 @@ async def test_a_suspended_loop_starts_no_pass_until_it_is_resumed() -> None:
 async def test_a_suspension_of_a_waiting_loop_ends_in_time() -> None:
     """Not only when the loop would have shown life the next time."""
     async with running_loop() as running:
-        await running.settle()
-        running.loop.suspend(Suspension("lunch", running.clock.now(), running.clock.now() + timedelta(seconds=1)))
-        await running.settle()
-        await running.clock.sleep(1.1)
-        await running.settle()
-        assert running.names().count("resumed") == 1
+        await running.until(lambda: running.waits)
+        end = running.clock.now() + timedelta(seconds=1)
+        running.loop.suspend(Suspension("lunch", running.clock.now(), end))
+        await running.until(lambda: "resumed" in running.names())
+        assert end <= running.clock.now() < end + timedelta(seconds=1)
 
 
 async def test_a_manual_reconcile_brings_in_a_newer_revision() -> None:
