@@ -49,7 +49,7 @@ def _dataclass(  # noqa: PLR0913 - the options of the standard library's
 
     def made(plain: type[_T]) -> type[_T]:
         if any("InitVar" in str(kind) for kind in inspect.get_annotations(plain).values()):
-            raise TypeError(f"{plain.__name__} has an InitVar, which is no field, and would be missing in __init__")
+            raise TypeError(f"{plain.__name__} has an InitVar, which __init__ would not take")
         given = set(vars(plain))
         if vars(plain).get("__hash__") is None:  # Python sets it where a class defines its equality alone
             given.discard("__hash__")

@@ -212,7 +212,7 @@ def test_each_method_of_each_dataclass_compiles() -> None:
 
 
 def test_an_init_var_is_refused() -> None:
-    """It is no field, so a constructor that is made of the fields would not take it."""
+    """The constructor is made of the fields, and an InitVar is none of them."""
     with pytest.raises(TypeError, match="Point has an InitVar"):
 
         @ours

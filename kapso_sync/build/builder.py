@@ -254,7 +254,7 @@ class Builder:
     async def _result_key(
         self, entries: Sequence[Entry], elsewhere: Sequence[Entry], files: Mapping[str, SourceFile], above: Above
     ) -> str:
-        """Return the key of the result for these files."""
+        """Return the key of the result for these files; the event loop has its turns while they are hashed."""
         for path, file in files.items():
             await self._shapes.rest()
             if file.content is not None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
-from kapso_sync.build.package_tree import PackageTree, Stamp, read_outline, read_stamp
+from kapso_sync.build.package_tree import PackageTree, Stamp, are_settled, read_outline, read_stamp
 from kapso_sync.build.packages import MAX_FILE_BYTES, Packages
 from kapso_sync.dataclass import dataclass
 from kapso_sync.files import read_beneath, resolve_beneath
@@ -89,9 +89,9 @@ class InputCheck:
         path, real = f"{packages.root}/{location}", resolve_beneath(packages.root, PurePosixPath(location))
         known = self._known_outlines.pop(path, None)
         if known is None or not known.holds(str(real)):
-            tree, begun = PackageTree(packages), time.time()
+            tree, began = PackageTree(packages), time.time()
             digest = read_outline(tree, location)
-            settled = all(self._is_settled(stamp, begun) for stamp in tree.stamps.values())
+            settled = are_settled(tree.stamps.values(), began, self._settled)
             # What a link leads to is not always in a folder that was read.
             if digest is None or tree.has_links or not settled:
                 return digest
@@ -99,10 +99,6 @@ class InputCheck:
             known = _Outline(str(real), stamps, digest)
         self._known_outlines[path] = known
         return known.digest
-
-    def _is_settled(self, stamp: Stamp, now: float) -> bool:
-        """Return whether the next change is sure to give another stamp."""
-        return max(stamp[:2]) < (now - self._settled) * 1e9
 
     def _hash(self, packages: Packages, inside: str) -> str | None:
         if inside not in self._hashes:
@@ -121,7 +117,7 @@ class InputCheck:
                 if real is None or packages.private(real):
                     return None
                 known = stamp, hashlib.sha256(read_beneath(packages.root, real, MAX_FILE_BYTES)).hexdigest()
-                if self._is_settled(stamp, now):
+                if are_settled([stamp], now, self._settled):
                     self._known_hashes[path] = known
         except OSError:
             return None

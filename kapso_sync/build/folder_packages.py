@@ -25,6 +25,7 @@ from kapso_sync.build.package_tree import (
     Outline,
     PackageTree,
     UnusablePackage,
+    are_settled,
     find_lookups,
     is_package_file,
     leads_inside,
@@ -159,7 +160,7 @@ class _Copying:
     _places: dict[Lookup, str | None] = field(default_factory=dict)
     _outlines: dict[str, str] = field(default_factory=dict)
     _described: dict[str, frozenset[Lookup]] = field(default_factory=dict)
-    _begun: float = field(default_factory=time.time)
+    _began: float = field(default_factory=time.time)
     _removal: weakref.finalize[..., _Copying] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -167,7 +168,7 @@ class _Copying:
 
     def is_settled(self, seconds: float) -> bool:
         """Return whether all that was read had been unchanged for a while: what changes later has other times."""
-        return all(max(stamp[:2]) < (self._begun - seconds) * 1e9 for stamp in self.tree.stamps.values())
+        return are_settled(self.tree.stamps.values(), self._began, seconds)
 
     def is_of(self, packages: Packages) -> bool:
         """Return whether this is what a new copy would be: the same files, and the same ones found for each import."""

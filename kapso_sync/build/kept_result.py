@@ -2,7 +2,7 @@
 
 What a build finds is decided by the files, by what the manifest says of each entry's code, and by our own rules. All of it
 together has a digest, the key. A result that hangs on anything else, such as an installed package, is not kept; neither is one
-with a function that is unusable, so what is wrong is always found anew.
+with a function that is unusable, so that mistakes are looked for in each pass.
 """
 
 from __future__ import annotations

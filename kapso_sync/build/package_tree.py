@@ -12,7 +12,7 @@ import json
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field
 from operator import itemgetter
 from pathlib import PurePath, PurePosixPath
@@ -56,6 +56,15 @@ def read_stamp(path: str | PurePath) -> Stamp:
     """Return the stamp of a file, a folder or a link; raises `OSError`."""
     found = os.lstat(path)
     return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
+
+
+def are_settled(stamps: Iterable[Stamp], began: float, seconds: float) -> bool:
+    """Return whether each further change is sure to give another stamp.
+
+    ``began`` is when the first stamp was read, as `time.time` tells it. The times of some file systems are coarse: what changed
+    less than ``seconds`` before that may change again, and have the same times.
+    """
+    return all(max(stamp[:2]) < (began - seconds) * 1e9 for stamp in stamps)
 
 
 class UnusablePackage(Exception):

@@ -32,8 +32,10 @@ def syntax_diagnostic(shape: Shape, file: str) -> Diagnostic | None:
 
 def limit_diagnostic(shape: Shape, file: str) -> Diagnostic:
     """Return the diagnostic for a file whose shape has a `Shape.limit`."""
-    hint = TRIED_AGAIN if shape.passing else "is it code that people or a bundler wrote? Split it, or import less"
-    return Diagnostic("too-intricate", f"the file {shape.limit}", file, Place(1, 1), hint, unavailable=shape.passing)
+    if shape.passing:
+        return Diagnostic("not-read", f"the file {shape.limit}", file, Place(0, 0), TRIED_AGAIN, unavailable=True)
+    hint = "is it code that people or a bundler wrote? Split it, or import less"
+    return Diagnostic("too-intricate", f"the file {shape.limit}", file, Place(1, 1), hint)
 
 
 def entry_diagnostics(shape: Shape, file: str, *, module: bool, asked: str) -> Iterator[Diagnostic]:

@@ -153,7 +153,7 @@ def test_a_damaged_result_counts_as_missing(state: Path) -> None:
 
 
 def test_a_result_with_an_unusable_function_is_not_kept(tmp_path: Path) -> None:
-    """What is wrong is found anew each time."""
+    """Each pass looks for mistakes again."""
     bench = stored(tmp_path)
     assert bench.build({**TEXTS, "typed.ts": 'import "./absent";\nexport default () => new Response();\n'}, *ENTRIES).unusable
     assert not (tmp_path / "builds" / RESULT).exists()

@@ -98,7 +98,7 @@ def test_an_esbuild_that_could_not_say_its_version_is_asked_again(tmp_path: Path
 
 
 def test_temporary_files_that_cannot_be_written_block_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is no bug of ours, and no mistake in the code."""
+    """The machine is to blame: neither the code nor kapso-sync has a mistake."""
     troubled = Troubled(tmp_path, KILLED)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
     usable, problems, blocked = troubled.build(TYPED)
@@ -195,5 +195,6 @@ def test_a_large_file_that_could_not_be_looked_at_is_looked_at_again(
         (unusable,) = bench.build(LARGE, "greet.js").unusable
         assert unusable.blocked
         assert unusable.problems[0].message.startswith("the file cannot be read here and now: ")
+        assert unusable.problems[0].code == "not-read"
         assert unusable.problems[0].hint == "the next pass tries again"
     assert bench.build(LARGE, "greet.js").functions

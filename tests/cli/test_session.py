@@ -22,7 +22,7 @@ from tests.served import Served
 pytestmark = pytest.mark.e2e
 
 
-async def test_a_pass_after_one_that_failed_reads_the_source_anew(
+async def test_a_pass_after_one_that_failed_reads_the_source_again(
     kapso: Served, folder: Path, environment: dict[str, str]
 ) -> None:
     """The daemon asks if the source moved, which keeps what was found; then the pass fails before it takes that."""
