@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
 from kapso_sync.emulator.options import EmulatorOptions
 from kapso_sync.emulator.server import Emulator, running_emulator
+from kapso_sync.emulator.values import JsonObject
 from kapso_sync.emulator.world import EmulatedProject
 
+T = TypeVar("T")
 QUICK = EmulatorOptions(deploy_delay=0.02, rate_limit=1_000_000)
 """Nothing that is not tested is waited for: with the usual limit, looks at deployments have a share of two in three seconds."""
 
@@ -26,10 +28,32 @@ class Served:
 
     emulator: Emulator
     http: httpx.Client
+    loop: asyncio.AbstractEventLoop
 
     @property
     def world(self) -> EmulatedProject:
+        """The project itself, for when nothing calls the emulator: it has no locks, and belongs to the emulator's thread."""
         return self.emulator.world
+
+    def look(self, question: Callable[[EmulatedProject], T]) -> T:
+        """Ask the project something between two requests, while a program may be calling the emulator."""
+
+        async def ask() -> T:
+            return question(self.emulator.world)
+
+        return asyncio.run_coroutine_threadsafe(ask(), self.loop).result(20)
+
+    def live_code(self) -> dict[str, str | None]:
+        """What really runs, by slug, as `look` sees it."""
+        return self.look(EmulatedProject.live_code)
+
+    def secrets(self, slug: str) -> JsonObject:
+        """The secrets of a function now; none of one that is not there."""
+        return self.look(
+            lambda world: {
+                name: value for each in world.functions.values() if each.slug == slug for name, value in each.secrets.items()
+            }
+        )
 
     def environment(self, state: Path) -> dict[str, str]:
         """The variables with which kapso-sync talks to this emulator, impatiently."""
@@ -89,7 +113,7 @@ def served(options: EmulatorOptions = QUICK) -> Iterator[Served]:
         up.wait(20)
         (emulator,) = ready
         with httpx.Client(base_url=emulator.url, trust_env=False, timeout=10) as http:
-            yield Served(emulator, http)
+            yield Served(emulator, http, loop)
     finally:
         loop.call_soon_threadsafe(down.set)
         thread.join(20)

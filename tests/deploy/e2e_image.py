@@ -137,7 +137,7 @@ def test_a_hardened_container_syncs_plain_code_and_typescript(image: Image, kaps
     ran = image.run("sync", "/source", environment=variables(kapso), options=_mounted(functions))
     assert ran.returncode == 0, ran.stderr
     assert live(kapso, greet="one")()
-    assert "typed" in (kapso.world.live_code()["typed"] or "")
+    assert "typed" in (kapso.live_code()["typed"] or "")
 
 
 def test_a_foreign_user_needs_a_state_folder_of_its_own(image: Image, kapso: Served, source: Path) -> None:

@@ -220,7 +220,7 @@ def test_a_hostile_input_is_refused_within_the_budget(kapso: Served, tmp_path: P
             "KAPSO_SYNC_REQUEST_TIMEOUT": "10s",
         }
         with daemon(f"{server.url}/repository/.git", environment, enter=limits.enter) as running:
-            until(lambda: kapso.world.live_code() == {"greet": answering("one")}, 60, what=lambda: running.raw)
+            until(lambda: kapso.live_code() == {"greet": answering("one")}, 60, what=lambda: running.raw)
             target.url = running.url
             probe = Probe(running.url)
             asking = threading.Thread(target=probe.run)
@@ -229,7 +229,7 @@ def test_a_hostile_input_is_refused_within_the_budget(kapso: Served, tmp_path: P
                 running.event(ATTACKS[name](target), seconds=120)
                 target.restore("well again")
                 until(
-                    lambda: kapso.world.live_code() == {"greet": answering("well again")} or running.process.poll() is not None,
+                    lambda: kapso.live_code() == {"greet": answering("well again")} or running.process.poll() is not None,
                     90,
                     what=lambda: running.raw[-20:],
                 )

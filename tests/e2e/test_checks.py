@@ -78,7 +78,7 @@ def test_a_failing_check_rolls_back_and_the_fix_goes_live(kapso: Served, tmp_pat
         failed = running.event("check.failed")
         assert (failed["expected"], "pong" in failed["answer"]) == ('JSON with {"pong":true}', True)
         running.event("rollback.succeeded")
-        assert kapso.world.live_code() == {"greet": pong(1)}
+        assert kapso.live_code() == {"greet": pong(1)}
         status = httpx.get(f"{running.url}/api/status", timeout=20, trust_env=False).json()
         (function,) = status["functions"]
         conditions = {item["type"]: item for item in function["conditions"]}
@@ -93,7 +93,7 @@ def test_a_failing_check_rolls_back_and_the_fix_goes_live(kapso: Served, tmp_pat
         unknown = kapso_sync("reconcile", "--retry", "nobody", folder, environment=quick(kapso, tmp_path))
         assert "no function nobody" in unknown.err
         folder_with(tmp_path, pong(3))
-        until(lambda: kapso.world.live_code() == {"greet": pong(3)})
+        until(lambda: kapso.live_code() == {"greet": pong(3)})
         assert running.event("check.passed", 2)["slug"] == "greet"
 
 
@@ -105,7 +105,7 @@ def test_a_check_waits_for_an_edge_that_still_serves_old_code(options: EmulatorO
         write_functions(tmp_path / "functions", {"greet": old})
         assert kapso_sync("sync", str(tmp_path / "functions"), environment=environment).code == 0
         assert kapso_sync("sync", folder_with(tmp_path, pong(2)), environment=environment).code == 0
-        assert kapso.world.live_code() == {"greet": pong(2)}
+        assert kapso.live_code() == {"greet": pong(2)}
 
 
 @pytest.mark.parametrize("when", ["hang_before", "hang_after"])
@@ -127,7 +127,7 @@ def test_sigkill_at_any_call_of_a_rollback_ends_with_the_old_code(
     kapso.faults()
     assert kapso_sync("sync", folder, environment=environment).code == 1
     settle(kapso)
-    assert kapso.world.live_code() == {"greet": pong(1)}
+    assert kapso.live_code() == {"greet": pong(1)}
     assert kapso.world.function("greet").code == pong(1)
     kapso.forget_requests()
     assert kapso_sync("sync", folder, environment=environment).code == 1

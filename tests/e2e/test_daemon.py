@@ -143,7 +143,7 @@ def push_hook(running: Running, **payload: object) -> httpx.Response:
 
 def live(kapso: Served, **codes: str) -> Callable[[], bool]:
     wanted = {slug: answering(text) for slug, text in codes.items()}
-    return lambda: {slug: code for slug, code in kapso.world.live_code().items() if slug in wanted} == wanted
+    return lambda: {slug: code for slug, code in kapso.live_code().items() if slug in wanted} == wanted
 
 
 def test_a_saved_file_is_deployed_and_then_no_api_call_is_made(
@@ -401,13 +401,13 @@ def test_a_changed_mounted_secret_is_deployed(kapso: Served, folder: Path, envir
     with daemon(str(folder), {**environment, "KAPSO_SYNC_SECRETS_DIR": str(mounted)}) as running:
         running.event("secret.set")
         running.event("reconcile.finished")
-        assert kapso.world.function("greet").secrets == {"TOKEN": "value-one-of-the-secret"}
+        assert kapso.secrets("greet") == {"TOKEN": "value-one-of-the-secret"}
         kapso.forget_requests()
         (mounted / "..next").symlink_to("..two")
         (mounted / "..next").rename(mounted / "..data")
         running.event("secret.set", 2)
         running.event("reconcile.finished", 2)
-        assert kapso.world.function("greet").secrets == {"TOKEN": "value-two-of-the-secret"}
+        assert kapso.secrets("greet") == {"TOKEN": "value-two-of-the-secret"}
         writes = [call for call in kapso.calls() if not call.startswith("GET")]
         assert writes == [
             "POST /functions/{id}/secrets",

@@ -73,16 +73,16 @@ def _live_through(kapso: Served, place: Path) -> None:
     }
 
     def settled(code: str) -> bool:
-        greet = kapso.world.functions and kapso.world.function("greet")
-        return bool(greet and code in (greet.live_code or "") and {"LONG", "JSON"} <= greet.secrets.keys())
+        return code in (kapso.live_code().get("greet") or "") and {"LONG", "JSON"} <= kapso.secrets("greet").keys()
 
     with daemon(str(folder), environment) as running:
         until(lambda: settled("one") and running.status()["in_sync"], what=lambda: running.raw)
-        assert kapso.world.function("greet").secrets["LONG"] == LONG_VALUE.rstrip("\n")
-        kapso.world.add_webhook(f"https://api.kapso.ai/platform/v1/functions/{kapso.world.function('used').id}/invoke")
+        assert kapso.secrets("greet")["LONG"] == LONG_VALUE.rstrip("\n")
+        used = kapso.look(lambda world: world.function("used").id)
+        kapso.look(lambda world: world.add_webhook(f"https://api.kapso.ai/platform/v1/functions/{used}/invoke"))
 
         (secrets / "long").write_text(LONG_VALUE.upper())
-        until(lambda: str(kapso.world.function("greet").secrets.get("LONG")).isupper(), what=lambda: running.raw)
+        until(lambda: str(kapso.secrets("greet").get("LONG")).isupper(), what=lambda: running.raw)
 
         (folder / "greet.js").write_text(MODULE)
         until(lambda: settled("module") and running.status()["in_sync"], what=lambda: running.raw)
@@ -93,7 +93,7 @@ def _live_through(kapso: Served, place: Path) -> None:
 
         write_functions(folder, {"greet": MODULE}, fields)
         assert "webhook" in running.event("prune.blocked")["reason"]
-        assert kapso.world.function("used").live_code is not None
+        assert kapso.live_code()["used"] is not None
         status = str(running.status())
     kept = b"".join(path.read_bytes() for path in state.rglob("*") if path.is_file())
     for value in ("value-of-the-long-secret", "value-of-the-json-secret"):

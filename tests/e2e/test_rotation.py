@@ -117,7 +117,7 @@ def place(kapso: Served, tmp_path: Path) -> Iterator[Place]:  # noqa: F811 - a f
 def test_every_credential_is_replaced_without_a_restart(kapso: Served, place: Place) -> None:  # noqa: F811 - a fixture
     """A push, its status and its messages pass with new credentials alone; what was live stays live meanwhile."""
     with daemon(f"{place.server.url}/acme/flows/.git", place.environment(kapso)) as running:
-        until(lambda: kapso.world.live_code() == {"greet": answering("one")}, what=lambda: running.raw)
+        until(lambda: kapso.live_code() == {"greet": answering("one")}, what=lambda: running.raw)
         until(lambda: place.forge.heard and place.forge.heard[-1].body["state"] == "success", what=lambda: running.raw)
         assert place.ask(running, 1) == 202
         place.rotate()
@@ -125,9 +125,8 @@ def test_every_credential_is_replaced_without_a_restart(kapso: Served, place: Pl
         commit_id = place.push({"greet": answering("two")})
         assert place.ring(running, 1, commit_id) == 401
         assert place.ring(running, 2, commit_id) == 202
-        until(lambda: kapso.world.live_code() == {"greet": answering("two")}, what=lambda: running.raw)
-        (function,) = kapso.world.functions.values()
-        until(lambda: function.secrets.get("TOKEN") == value_of("token", 2), what=lambda: running.raw)
+        until(lambda: kapso.live_code() == {"greet": answering("two")}, what=lambda: running.raw)
+        until(lambda: kapso.secrets("greet").get("TOKEN") == value_of("token", 2), what=lambda: running.raw)
         until(lambda: place.forge.heard[-1].path.endswith(f"/{commit_id}"), what=lambda: running.raw)
         assert place.forge.heard[-1].headers["Authorization"] == f"token {value_of('commit_status_token', 2)}"
         commit_id = place.push({"greet": "async function handler( {"})

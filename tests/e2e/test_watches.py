@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from kapso_sync.cli.workerd import find_workerd
+from kapso_sync.emulator.records import Invocation
 from tests.e2e.test_daemon import daemon, until
 from tests.program import kapso_sync
 from tests.served import QUICK, Served, served
@@ -75,18 +76,22 @@ def write(tmp_path: Path, total: str, watch: str = "{for: 3s, failures: 3, ratio
 
 def call(kapso: Served, body: object, times: int = 1) -> list[int | None]:
     """Invoke the function as somebody would, and return the statuses that Kapso recorded."""
-    function = kapso.world.function("order")
-    url = f"{kapso.emulator.base('/api/v1')}/functions/{function.id}/invoke"
+    function_id = kapso.look(lambda world: world.function("order").id)
+    url = f"{kapso.emulator.base('/api/v1')}/functions/{function_id}/invoke"
     for _ in range(times):
         httpx.post(url, json=body, headers={"X-API-Key": kapso.emulator.key}, timeout=10, trust_env=False)
-    return [each.status_code for each in kapso.world.invocations(function.id)[:times]]
+    return [each.status_code for each in invocations(kapso)[:times]]
+
+
+def invocations(kapso: Served) -> list[Invocation]:
+    return kapso.look(lambda world: world.invocations(world.function("order").id))
 
 
 ORDER = {"items": [{"price": 2}]}
 
 
 def versions(kapso: Served) -> str:
-    return kapso.world.live_code().get("order") or ""
+    return kapso.live_code().get("order") or ""
 
 
 def test_a_version_that_throws_is_taken_back_with_the_line_that_threw(kapso: Served, tmp_path: Path) -> None:
@@ -118,7 +123,7 @@ def test_a_version_that_throws_is_taken_back_with_the_line_that_threw(kapso: Ser
         assert [line for line in failed["console"] if "lib/total.ts:4:16" in line]
         logged = [line for line in failed["console"] if line.startswith("log   charging with ")]
         assert logged
-        assert SECRET in str(kapso.world.invocations(kapso.world.function("order").id)[0].console_logs), "Kapso does show it"
+        assert SECRET in str(invocations(kapso)[0].console_logs), "Kapso does show it"
         running.event("rollback.succeeded")
         until(lambda: versions(kapso) == good)
         function = running.status()["functions"][0]

@@ -118,7 +118,7 @@ def test_edge_stale_answers_with_former_code_after_a_deployment(tmp_path: Path) 
         write_functions(tmp_path / "functions", {"greet": "const handler = () => new Response('new');"})
         assert kapso_sync("sync", str(tmp_path / "functions"), environment=environment).code == 0
         assert kapso_sync("invoke", "greet", environment=environment).out == "old\n"
-        assert kapso.world.live_code() == {"greet": "const handler = () => new Response('new');"}
+        assert kapso.live_code() == {"greet": "const handler = () => new Response('new');"}
 
 
 ORDER = """// What an order costs.

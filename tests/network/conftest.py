@@ -49,7 +49,7 @@ class Company:
 
     @property
     def is_live(self) -> bool:
-        return self.kapso.world.live_code() == {"greet": answering("hello")}
+        return self.kapso.live_code() == {"greet": answering("hello")}
 
 
 @pytest.fixture(autouse=True)
