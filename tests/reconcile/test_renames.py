@@ -27,6 +27,8 @@ from tests.reconcile.passes import Bench
 from tests.world import Fate, Killed, WorldApi, new_world
 
 SLUGS = ("a", "b", "c", "d", "e")
+FOLDERS = ("laptop", "ci")
+MEMORIES = st.sampled_from(FOLDERS)
 CUTS = (Fate.KILLED_BEFORE, Fate.KILLED_AFTER, Fate.LOST_BEFORE, Fate.LOST_AFTER, Fate.UNAVAILABLE)
 
 
@@ -81,12 +83,13 @@ class Team:
 
 @dataclass(frozen=True)
 class Commit:
-    """The slug of each function, who is edited, and how passes fail before one succeeds."""
+    """The slug of each function, who is edited, how passes fail before one succeeds, and with whose memory each is made."""
 
     places: tuple[str, ...]
     edited: frozenset[str]
     keeps_hints: bool
-    cuts: tuple[tuple[int, Fate, bool], ...]
+    cuts: tuple[tuple[int, Fate, bool, str], ...]
+    memory: str
 
 
 commits = st.builds(
@@ -94,7 +97,8 @@ commits = st.builds(
     places=st.permutations(SLUGS).map(lambda slugs: tuple(slugs[:3])),
     edited=st.frozensets(st.sampled_from(("ada", "bob", "eve"))),
     keeps_hints=st.booleans(),
-    cuts=st.lists(st.tuples(st.integers(1, 12), st.sampled_from(CUTS), st.booleans()), max_size=3).map(tuple),
+    cuts=st.lists(st.tuples(st.integers(1, 12), st.sampled_from(CUTS), st.booleans(), MEMORIES), max_size=3).map(tuple),
+    memory=MEMORIES,
 )
 
 
@@ -106,10 +110,10 @@ def _cut(position: int, fate: Fate) -> Callable[[int, str, str], Fate]:
 @given(st.lists(commits, min_size=1, max_size=4))
 @settings(max_examples=150)
 def test_every_function_keeps_its_id_through_any_renames(history: Sequence[Commit]) -> None:
-    """Chains, circles, edits, kills at any call, a state folder that is lost at any time."""
+    """Chains, circles, edits, kills at any call, a state folder that is lost at any time, or that another one left behind."""
 
     async def scenario(folder: Path) -> None:
-        team = Team(folder)
+        team = Team(folder / "ci")
         await team.sync()
         ids = team.ids()
         team.log.clear()
@@ -118,9 +122,11 @@ def test_every_function_keeps_its_id_through_any_renames(history: Sequence[Commi
             hints = {who: (before[who],) for who, slug in zip(before, commit.places, strict=True) if before[who] != slug}
             old = {team.slugs[who]: hint for who, hint in team.hints.items()}
             if any(old.get(slug) == hints.get(who) for who, slug in zip(before, commit.places, strict=True)):
-                # The manifest would say the same again: a team has to take the old words out first.
+                # The manifest would say the same again: a team has to take the old words out first, and all must see that.
                 team.hints = {}
-                await team.sync()
+                for memory in FOLDERS:
+                    team.folder = folder / memory
+                    await team.sync()
             used = {source for hint in hints.values() for source in hint}
             stale = {who: hint for who, hint in team.hints.items() if commit.keeps_hints and before[who] in commit.places}
             stale = {w: h for w, h in stale.items() if w not in hints and not used & set(h)}
@@ -128,10 +134,12 @@ def test_every_function_keeps_its_id_through_any_renames(history: Sequence[Commi
             team.hints = stale | hints
             for who in commit.edited:
                 team.versions[who] += 1
-            for position, fate, forgets in commit.cuts:
+            for position, fate, forgets, memory in commit.cuts:
+                team.folder = folder / memory
                 await team.sync(_cut(position, fate))
                 if forgets:
                     shutil.rmtree(team.folder, ignore_errors=True)
+            team.folder = folder / commit.memory
             await team.sync()
             assert team.ids() == ids
             assert {f.slug: f.id for f in team.world.functions.values()} == {team.slugs[who]: ids[who] for who in ids}
@@ -141,7 +149,7 @@ def test_every_function_keeps_its_id_through_any_renames(history: Sequence[Commi
         assert not [call for call in team.log if call[0] == "DELETE" or call[:2] == ("POST", "/functions")]
 
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(scenario(Path(folder) / "state"))
+        asyncio.run(scenario(Path(folder)))
 
 
 def _slugs(bench: Bench) -> dict[str, str]:
@@ -192,6 +200,39 @@ async def test_a_moved_from_that_stays_in_the_manifest_does_not_swap_again(bench
     again = desired(want("a", code("b", 2), moved_from="b"), want("b", code("a", 2), moved_from="a"))
     assert (await bench.sync(again)).exit_code == 0
     assert _slugs(bench) == ids
+
+
+@pytest.mark.parametrize(
+    ("renamed", "later"),
+    [
+        ({"c": ("a", "a"), "b": ("b", None)}, {"d": ("a", "c"), "b": ("b", None)}),
+        ({"c": ("a", "a"), "b": ("b", None)}, {"c": ("a", "a"), "b": ("b", None), "a": ("x", None)}),
+        ({"c": ("a", "a"), "b": ("b", None)}, {"c": ("b", "b"), "b": ("a", "c")}),
+        ({"a": ("b", "b"), "b": ("a", "a")}, {"a": ("b", "b"), "b": ("a", "a")}),
+        ({"a": ("b", "b"), "b": ("a", "a")}, {"c": ("a", "b"), "a": ("b", None)}),
+        ({"b": ("a", "a"), "c": ("b", "b")}, {"b": ("a", "a"), "d": ("b", "c")}),
+    ],
+    ids=["renamed again", "former slug used anew", "swapped then", "swap seen late", "swapped and renamed", "chain"],
+)
+async def test_a_rename_by_another_process_counts_for_one_with_an_older_memory(
+    bench: Bench, renamed: dict[str, tuple[str, str | None]], later: dict[str, tuple[str, str | None]]
+) -> None:
+    """A laptop syncs, then CI renames, then the laptop syncs again: no function is deleted, and none gets another's slug."""
+
+    def git(names: dict[str, tuple[str, str | None]]) -> Desired:
+        return desired(*(want(slug, code(who), moved_from=former) for slug, (who, former) in names.items()))
+
+    bench.policy = replace(POLICY, prune=True)
+    ids, laptop = await _begin(bench, "a", "b"), bench.folder
+    bench.folder = laptop.with_name("ci")
+    await bench.sync(git(renamed))
+    await bench.clock.sleep(60)
+    bench.folder = laptop
+    report = await bench.sync(git(later))
+    assert (report.exit_code, report.count("delete")) == (0, 0)
+    expected = {slug: ids[who] for slug, (who, _) in later.items() if who in ids}
+    assert {slug: found for slug, found in _slugs(bench).items() if found in ids.values()} == expected
+    assert bench.api.world.live_code() == {slug: code(who) for slug, (who, _) in later.items()}
 
 
 async def test_a_former_slug_can_be_used_by_a_new_function(bench: Bench) -> None:
