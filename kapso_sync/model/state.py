@@ -89,6 +89,8 @@ class InventoryRecord:
     ``whatsapp_flow`` is the WhatsApp Flow that we attached it to.
     ``contested`` counts how often, since the function was last found in sync, another process of this owner replaced the same
     content of git with its own.
+    ``outdated_version``: another process of this owner wrote other content since the version to roll back to was stored, so
+    that is not the one that ran before.
     """
 
     slug: str
@@ -109,6 +111,7 @@ class InventoryRecord:
     undecided: str | None = None
     contested: int = 0
     whatsapp_flow: str | None = None
+    outdated_version: bool = False
 
     @classmethod
     def new(cls, slug: str, function_id: str) -> InventoryRecord:

@@ -315,6 +315,51 @@ async def test_a_bad_secret_does_not_roll_back_good_code(bench: Bench, before: t
     assert only(await bench.sync(desired(with_secret(checked(CODE_A), "good")))) is Result.DONE
 
 
+async def through_ci(bench: Bench, *functions: DesiredFunction) -> None:
+    """Passes of another process of the same owner, which has a state folder of its own."""
+    laptop, bench.folder = bench.folder, bench.folder.with_name("ci")
+    for function in functions:
+        await bench.clock.sleep(60)
+        with contextlib.suppress(Killed, BaseExceptionGroup):
+            await bench.sync(desired(function))
+    await bench.clock.sleep(60)
+    bench.folder, bench.api.fate = laptop, lambda *_: Fate.FINE
+
+
+@pytest.mark.parametrize("synced", [False, True])
+async def test_an_older_version_is_not_restored_in_place_of_what_another_process_deployed(bench: Bench, synced: bool) -> None:
+    """A laptop knows A, CI deployed C since. The laptop rotates a secret, and the check fails: C stays."""
+    await bench.sync(desired(with_secret(checked(CODE_A), "good")))
+    await through_ci(bench, with_secret(checked(CODE_C), "good"))
+    if synced:
+        await bench.sync(desired(with_secret(checked(CODE_C), "good")))
+    bench.api.runtime = lambda _: Invocation(500, "", "wrong token")
+    report = await bench.sync(desired(with_secret(checked(CODE_C), "bad")))
+    assert (only(report), report.outcomes[0].quarantine) == (Result.FAILED, None)
+    assert bench.api.world.live_code() == {"a": CODE_C}
+
+
+async def test_code_that_another_process_saved_does_not_lead_back_to_an_older_version(bench: Bench) -> None:
+    """CI deployed C, saved B and died. The laptop, which knows A, deploys B, and its check fails: A is not what ran before."""
+    await bench.sync(desired(checked(CODE_A)))
+    await through_ci(bench, checked(CODE_C))
+    bench.api.fate = lambda _number, _method, route: Fate.KILLED_BEFORE if route.endswith("deploy") else Fate.FINE
+    await through_ci(bench, checked(CODE_B))
+    report = await bench.sync(desired(checked(CODE_B)))
+    assert (only(report), "rollback.started" in bench.names()) == (Result.FAILED, False)
+    assert only(await bench.sync(desired(checked(CODE_C)))) is Result.DONE
+    assert only(await bench.sync(desired(checked(CODE_B)))) is Result.FAILED
+    assert (bench.names()[-3:].count("rollback.succeeded"), bench.api.world.live_code()) == (1, {"a": CODE_C})
+
+
+async def test_what_another_process_deployed_is_the_version_to_restore(bench: Bench) -> None:
+    """The laptop knows A, CI deployed C since, and the laptop's B fails its check: C runs again."""
+    await bench.sync(desired(checked(CODE_A)))
+    await through_ci(bench, checked(CODE_C))
+    assert only(await bench.sync(desired(checked(CODE_B)))) is Result.FAILED
+    assert bench.api.world.live_code() == {"a": CODE_C}
+
+
 async def test_a_rollback_restores_the_code_that_was_live_last(bench: Bench) -> None:
     """Even if somebody saved other code on Kapso without a deployment."""
     await bench.sync(desired(checked(CODE_C)))

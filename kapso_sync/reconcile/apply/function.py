@@ -172,7 +172,7 @@ class FunctionApplier:
             return _quarantined(step, step.quarantine)
         if failure is None:
             if step.deploys:
-                self._watch_or_keep(applied)
+                written = self._watch_or_keep(applied)
             self._tell_refused_before(applied)
             await self._deps.flows.attach(step, written)
             return _done(applied)
@@ -198,19 +198,25 @@ class FunctionApplier:
             reason, hint = refusal_text(record.fields, step.refused), refusal_hint(step.refused)
             self._emit(events.FunctionStalled(slug=step.slug, function_id=record.id, reason=reason, hint=hint))
 
-    def _watch_or_keep(self, applied: Applied) -> None:
-        """Keep the live version, which passed its checks, as the version to roll back to.
+    def _watch_or_keep(self, applied: Applied) -> Written:
+        """Keep the live version, which passed its checks, as the version to roll back to; return what was written.
 
         While it is watched, the one before it stays that version.
         """
-        record, store = applied.written.record, self._deps.store
+        written, record, store = applied.written, applied.written.record, self._deps.store
         whole = replace(record, code=applied.step.desired.code if record.code is None else record.code)
         watched = self._deps.watches.begin(whole, applied.written.owned, self._clock.monotonic() - applied.started)
-        if not watched or store.version(record.id) is None:
-            store.keep_version(whole)
+        if watched and store.version(record.id) is not None:
+            return written
+        store.keep_version(whole)
+        if not written.owned.outdated_version:
+            return written
+        owned = replace(written.owned, unproven=False, outdated_version=False)
+        store.remember(owned)
+        return replace(written, owned=owned)
 
     def _way_back(self, applied: Applied, failure: DeploymentFailed | ChecksFailed) -> Rollback | None:
-        """Return the rollback, or None if nothing ran before, or if the same content ran before.
+        """Return the rollback, or None if nothing ran before, if the same content ran before, or if that is not stored here.
 
         Content that ran well before and fails now is not at fault: a secret is, or a service that it depends on.
 
@@ -220,7 +226,7 @@ class FunctionApplier:
         step, owned = applied.step, applied.written.owned
         record = applied.written.record if isinstance(failure, ChecksFailed) else failure.down
         version = self._deps.store.version(record.id) if record is not None else None
-        if record is None or version is None:
+        if record is None or version is None or owned.outdated_version:
             return None
         stored = stored_content(record, owned)
         match = FunctionComparison(

@@ -218,7 +218,8 @@ class FunctionWriter:
         if not step.payload:
             return Written(step.remote, self._base_of(step), present_secrets=step.listed_secrets)
         full = await self._whole(step)
-        if step.live is not None and step.quarantine is None and _touches_runtime(step) and not self._is_watched(step):
+        keeps = step.live is not None and step.quarantine is None and _touches_runtime(step) and not self._is_watched(step)
+        if keeps:
             self._store.keep_version(full)
         backup = self._back_up(step, full)
         content = sent_content(step.payload)
@@ -256,6 +257,7 @@ class FunctionWriter:
             refused_slug=step.slug if refused else None,
             quarantine=step.quarantine,
             secrets=step.known_secrets,
+            outdated_version=before.outdated_version and not keeps,
         ).marked(_sent_digests(step.payload))
         self._store.remember(owned, closes=(number,))
         if raced:

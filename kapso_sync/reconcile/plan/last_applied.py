@@ -81,7 +81,13 @@ def find_last_applied(
         contested=base.contested + 1 if known is not None and _replaced(want, known, wanted) else 0,
         secrets=_secrets(want, applied, known),
         applied=applied,
+        outdated_version=base.outdated_version or (known is not None and not _same_content(known.applied, applied)),
     )
+
+
+def _same_content(known: AppliedDigests | None, applied: AppliedDigests) -> bool:
+    """Return whether two marks say the same code and fields; their secrets may differ, and whether it runs."""
+    return known is not None and (known.code, known.fields) == (applied.code, applied.fields)
 
 
 def _replaced(want: DesiredFunction, known: InventoryRecord, applied: Content) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import replace
 
 from kapso_sync.model.desired import Desired, DesiredFunction, UnusableFunction
-from kapso_sync.model.functions import CODE, DESCRIPTION, RUNTIME_CONTENT, SLUG, RemoteFunction, agree, content_hash
+from kapso_sync.model.functions import CODE, DESCRIPTION, RUNTIME_CONTENT, SLUG, RemoteFunction, Version, agree, content_hash
 from kapso_sync.model.json_values import Json
 from kapso_sync.model.ownership import check_of, mark_for
 from kapso_sync.model.plan import (
@@ -521,10 +521,16 @@ class _Planner:
         quarantine = last_applied.quarantine if last_applied is not None else None
         if quarantine is not None and quarantine.attempt == want.attempt and want.slug not in self._policy.retry:
             return self._quarantined(comparison, quarantine)
-        failed, version = self._failed_watch(comparison), self._observed.state.versions.get(comparison.remote.id)
+        failed, version = self._failed_watch(comparison), self._previous_version(comparison)
         if failed is None or version is None or not comparison.restoring(version).touches_runtime:
             return None
         return rolling_back(comparison, version, watch_quarantine(want, failed, version))
+
+    def _previous_version(self, comparison: FunctionComparison) -> Version | None:
+        """Return the stored version that ran before, or None."""
+        last_applied = comparison.last_applied
+        outdated = last_applied is not None and last_applied.outdated_version
+        return None if outdated else self._observed.state.versions.get(comparison.remote.id)
 
     def _failed_watch(self, comparison: FunctionComparison) -> WatchFinding | None:
         """Return why the deployment that runs counts as failed, if its content is git's and no change of it is on its way."""
@@ -554,7 +560,7 @@ class _Planner:
 
     def _quarantined(self, comparison: FunctionComparison, quarantine: Quarantine) -> Step:
         """Plan a function in quarantine: nothing, unless its rollback was interrupted."""
-        version, last_applied = self._observed.state.versions.get(comparison.remote.id), comparison.last_applied
+        version, last_applied = self._previous_version(comparison), comparison.last_applied
         undisturbed = last_applied is not None and agree(last_applied.stored, comparison.remote_content, RUNTIME_CONTENT)
         if version is not None and undisturbed:
             aside = beside_quarantine(comparison, version, quarantine)
