@@ -49,6 +49,8 @@ class Team:
     hints: dict[str, tuple[str, ...]] = field(default_factory=dict)
     world: EmulatedProject = field(init=False)
     log: list[tuple[str, str, str]] = field(default_factory=list)
+    read: dict[Path, set[tuple[str, tuple[str, ...]]]] = field(default_factory=dict)
+    """What each memory may know of former slugs: by the last whole pass, and by those since that were cut short."""
 
     def __post_init__(self) -> None:
         self.world = new_world(self.clock)
@@ -63,8 +65,13 @@ class Team:
 
     async def sync(self, fate: Callable[[int, str, str], Fate] = lambda *_: Fate.FINE, git: Desired | None = None) -> Bench:
         bench = Bench(self.folder, self.clock, WorldApi(self.world, fate), policy=replace(POLICY, prune=True))
+        words = {(self.slugs[who], hint) for who, hint in self.hints.items()}
+        before = self.read.get(self.folder, set())
+        self.read[self.folder] = before | words
         try:
-            await bench.sync(git or self.git())
+            report = await bench.sync(git or self.git())
+            if report.exit_code == 0:
+                self.read[self.folder] = words
         except* (Killed, KapsoSyncError):
             pass
         self.log += bench.api.log
@@ -120,8 +127,8 @@ def test_every_function_keeps_its_id_through_any_renames(history: Sequence[Commi
         for commit in history:
             before = dict(team.slugs)
             hints = {who: (before[who],) for who, slug in zip(before, commit.places, strict=True) if before[who] != slug}
-            old = {team.slugs[who]: hint for who, hint in team.hints.items()}
-            if any(old.get(slug) == hints.get(who) for who, slug in zip(before, commit.places, strict=True)):
+            said = {(slug, hints[who]) for who, slug in zip(before, commit.places, strict=True) if who in hints}
+            if any(said & known for known in team.read.values()):
                 # The manifest would say the same again: a team has to take the old words out first, and all must see that.
                 team.hints = {}
                 for memory in FOLDERS:
