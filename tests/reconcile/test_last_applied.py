@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -257,6 +258,12 @@ def with_secrets(api_key: str = "key", code: str = CODE_A, **values: str) -> Des
 
 
 SET = ("POST", "/functions/{id}/secrets")
+SECRET_WORLDS: tuple[Mapping[str, Json], ...] = (
+    {"secrets_on_deploy": "keep", "post_of_existing": "refuse"},
+    {"secrets_on_deploy": "drop", "post_of_existing": "refuse"},
+    {"secrets_on_deploy": "keep", "post_of_existing": "overwrite"},
+    {"secrets_on_deploy": "drop", "post_of_existing": "overwrite"},
+)
 
 
 async def test_unchanged_secrets_cost_a_process_without_memory_no_write(replicas: Replicas) -> None:
@@ -303,6 +310,40 @@ async def test_a_pass_that_dies_before_the_secrets_are_set_does_not_claim_them_i
     await replicas.later()
     assert (await replicas.newcomer().sync(desired(with_secrets(ONE="1")))).exit_code == 0
     assert replicas.world.function("a").secrets == {"ONE": "1"}
+
+
+@pytest.mark.parametrize("behaviour", SECRET_WORLDS, ids=lambda world: "-".join(map(str, world.values())))
+@pytest.mark.parametrize("next_memory", ["none", "old"])
+@pytest.mark.parametrize("starts", ["new", "rotated", "with code"])
+async def test_after_a_kill_at_any_call_of_a_rotation_the_next_process_sets_gits_values(
+    tmp_path: Path, starts: str, next_memory: str, behaviour: Mapping[str, Json]
+) -> None:
+    """A Pod dies while it sets new values, and git goes back to the former ones: whoever comes next must not believe the mark.
+
+    That process has no memory, or one of the former values. Another one, without memory, then finds everything in sync.
+    """
+    code = CODE_B if starts == "with code" else CODE_A
+    former, latter = with_secrets(ONE="1", TWO="2"), with_secrets(code=code, ONE="new", TWO="2")
+    for call in itertools.count(1):
+        replicas = Replicas(tmp_path / f"killed at {call}", behaviour=Behaviour().changed(behaviour))
+        if starts != "new":
+            await applied(replicas, former)
+        pod = replicas.newcomer()
+        pod.api.fate = lambda number, *_, call=call: Fate.KILLED_AFTER if number == call else Fate.FINE
+        with contextlib.suppress(Killed, BaseExceptionGroup):
+            await pod.sync(desired(latter))
+        await replicas.later()
+        heir = replicas.process("first") if next_memory == "old" else replicas.newcomer()
+        for exit_code in (None, 0):
+            report = await heir.sync(desired(former))
+            assert exit_code in (None, report.exit_code)
+            await replicas.later()
+        assert replicas.world.function("a").secrets == {"ONE": "1", "TWO": "2"}, call
+        another = replicas.newcomer()
+        assert (await another.sync(desired(former))).plan.in_sync
+        assert (another.api.writes, replicas.world.live_code()) == ([], {"a": CODE_A})
+        if len(pod.api.log) < call:
+            break
 
 
 async def test_a_mark_never_claims_secrets_that_a_draft_has_yet_to_get(replicas: Replicas) -> None:

@@ -115,7 +115,7 @@ class FunctionApplier:
         if step.deploy:
             written = await self._make_live(step, written)
             self._learn_style(step)
-        written = await self._deps.secrets.apply(step, written)
+        written = await self._deps.secrets.apply(step, await self._deps.writer.open_mark(step, written))
         if step.secrets and written.owned.secrets.undeployed:
             written = await self._with_secrets_live(step, written)
         return written

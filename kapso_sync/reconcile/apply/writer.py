@@ -40,7 +40,7 @@ from kapso_sync.reconcile.apply.unseen_project import UnseenProject
 from kapso_sync.reconcile.apply.update import update_unchanged
 from kapso_sync.reconcile.plan.comparison import OWNERSHIP, SECRETS
 from kapso_sync.reconcile.plan.intents import NOT_STORED
-from kapso_sync.reconcile.plan.last_applied import applied_by
+from kapso_sync.reconcile.plan.last_applied import applied_by, changing_secrets_digest
 from kapso_sync.reconcile.plan.observed import stored_content
 from kapso_sync.reconcile.plan.steps import refusal_hint
 
@@ -339,11 +339,28 @@ class FunctionWriter:
         if mark is None or mark.applied is None or not mark.valid_for(step.slug):
             return written
         now = self._digests(step, written, mark.applied)
-        if replace(now, running=mark.applied.running) == mark.applied:
+        return written if replace(now, running=mark.applied.running) == mark.applied else await self._mark(written, mark, now)
+
+    async def open_mark(self, step: Write, written: Written) -> Written:
+        """Write into the mark that secrets are being changed, if it does not say so yet; `settle_mark` takes that out again.
+
+        Raises like `overwrite`.
+        """
+        mark, listed = written.record.mark, written.owned.secrets.listed_at
+        if not isinstance(step, Modify) or listed is None or mark is None or mark.applied is None:
             return written
-        answer = await update_unchanged(self._api, record, {DESCRIPTION: f"{record.text}{replace(mark, applied=now)}"})
+        if not mark.valid_for(step.slug):
+            return written
+        changing = changing_secrets_digest(step.desired, step.secrets, step.remote.updated_at)
+        if changing is None or changing == mark.applied.secrets:
+            return written
+        return await self._mark(written, mark, replace(mark.applied, secrets=changing))
+
+    async def _mark(self, written: Written, mark: Mark, applied: AppliedDigests) -> Written:
+        record = written.record
+        answer = await update_unchanged(self._api, record, {DESCRIPTION: f"{record.text}{replace(mark, applied=applied)}"})
         answer = answer if answer.code is not None else replace(answer, code=record.code)
-        owned = replace(written.owned.marked(now), updated_at=answer.updated_at)
+        owned = replace(written.owned.marked(applied), updated_at=answer.updated_at)
         self._store.remember(owned)
         return replace(written, record=answer, owned=owned)
 

@@ -26,7 +26,7 @@ from kapso_sync.model.json_values import Json, canonical_json, same_json
 from kapso_sync.model.ownership import AppliedDigests, Mark, comparable_owner, is_marked, mark_for
 from kapso_sync.model.plan import Origin, SecretChanges
 from kapso_sync.model.state import NO_SECRETS, Intent, InventoryRecord, KnownSecrets, LiveContent
-from kapso_sync.reconcile.plan.last_applied import applied_by
+from kapso_sync.reconcile.plan.last_applied import applied_by, changing_secrets_digest
 from kapso_sync.reconcile.plan.line_ends import comparable_content
 from kapso_sync.reconcile.plan.secrets import SecretListing, learned_secrets, secret_changes, secrets_at_risk
 
@@ -288,11 +288,14 @@ class FunctionComparison:
 
     @property
     def applied_secrets(self) -> str | None:
-        """The digest of the secrets that are on Kapso, or None if it is not known."""
+        """The digest of the secrets that are on Kapso, what stands for it while they change, or None if it is not known."""
         known = self.known_secrets.digests
         set_already = all(known.get(name) == value.digest for name, value in self.desired.secrets.items())
         if set_already and not self.secrets and self.desired.secrets_digest is not None:
             return self.desired.secrets_digest
+        changing = changing_secrets_digest(self.desired, self.secrets, self.remote.updated_at)
+        if changing is not None and self.known_secrets.listed_at is not None:
+            return changing
         before = self.remote.mark.applied if self.remote.mark is not None and self.last_applied is not None else None
         return before.secrets if before is not None else None
 

@@ -10,6 +10,7 @@ import hashlib
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import datetime
 
 from kapso_sync.model.desired import CodeStyle, DesiredFunction
 from kapso_sync.model.functions import (
@@ -26,6 +27,7 @@ from kapso_sync.model.functions import (
 )
 from kapso_sync.model.json_values import Json, canonical_json
 from kapso_sync.model.ownership import AppliedDigests
+from kapso_sync.model.plan import SecretChanges
 from kapso_sync.model.state import NO_SECRETS, InventoryRecord, KnownSecrets, LiveContent
 
 _STALE = "changed"
@@ -142,6 +144,20 @@ def _secrets(want: DesiredFunction, applied: AppliedDigests, known: InventoryRec
 def _changed(digest: str) -> str:
     key, colon, _ = digest.partition(":")
     return f"{key}{colon}{_STALE}"
+
+
+def changing_secrets_digest(want: DesiredFunction, changes: SecretChanges, since: datetime | None) -> str | None:
+    """Return what a mark says in place of the digest of secrets while they are being changed, or None if nothing else is to.
+
+    No values have this digest, so whoever finds it sets them all. Without it, a process without memory would find the digest
+    of the former values, and believe that Kapso has those, after another died between the first secret and the last.
+    ``since`` is the time of Kapso's record: what a process remembers of an earlier change proves nothing of a later one.
+
+    Secrets that were there before us are not ours to set, so their function has none.
+    """
+    if want.secrets_digest is None or not changes or changes.unverified:
+        return None
+    return hashlib.sha256(f"changing {want.secrets_digest} since {since}".encode()).hexdigest()[:8]
 
 
 def applied_by(want: DesiredFunction, stored: Content, code: str, secrets: str | None, *, running: bool) -> AppliedDigests:

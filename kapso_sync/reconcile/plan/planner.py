@@ -34,7 +34,7 @@ from kapso_sync.reconcile.plan.code_style import in_preferred_style, in_style_of
 from kapso_sync.reconcile.plan.comparison import FunctionComparison, compare, content_diff
 from kapso_sync.reconcile.plan.deletion_grace import find_missing, suspected_rename_notices
 from kapso_sync.reconcile.plan.intents import resolve_intents
-from kapso_sync.reconcile.plan.last_applied import applied_by, find_last_applied
+from kapso_sync.reconcile.plan.last_applied import applied_by, changing_secrets_digest, find_last_applied
 from kapso_sync.reconcile.plan.line_ends import comparable_content
 from kapso_sync.reconcile.plan.observed import Claim, Observed, is_parked
 from kapso_sync.reconcile.plan.renames import Renames, block_without_free_slug, resolve_renames
@@ -372,10 +372,10 @@ class _Planner:
             CODE: want.code,
         }
         sent = replace(want, entry=replace(want.entry, fields={n: v for n, v in want.entry.fields.items() if n in payload}))
-        applied = applied_by(sent, {}, want.code, None, running=False)
+        secrets = SecretChanges(sets=tuple(sorted(want.secrets)))
+        applied = applied_by(sent, {}, want.code, changing_secrets_digest(want, secrets, None), running=False)
         payload[DESCRIPTION] = f"{text}{mark_for(self._policy.owner, want.slug, protected=protected, applied=applied)}"
         fields = (CODE, *want.entry.fields)
-        secrets = SecretChanges(sets=tuple(sorted(want.secrets)))
         attach_to = want.entry.whatsapp_flow if want.entry.deploy else None
         return Create(
             slug=want.slug,
