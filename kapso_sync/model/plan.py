@@ -182,6 +182,7 @@ class Modify(Write):
     ``live`` is the content that is confirmed to run, if the stored content runs. ``quarantine`` is the failed attempt that is
     rolled back, or stays rolled back, and ``held_back`` is the diff from what runs then to git. ``reset_secrets``: those that
     are not known to be ours are set as well. ``refused`` are fields that Kapso did not take before, and are not sent again.
+    ``lost_secrets`` are as in `NoChange`; ``known_secrets`` has them until they are reported.
     """
 
     remote: RemoteFunction = field(repr=False)
@@ -192,6 +193,7 @@ class Modify(Write):
     held_back: str = field(default="", repr=False)
     reset_secrets: bool = False
     refused: tuple[str, ...] = ()
+    lost_secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from kapso_sync.model.events import SecretLost
 from kapso_sync.model.functions import Invocation, RemoteSecret
 from kapso_sync.model.json_values import Json
 from kapso_sync.model.plan import Blocked, NoChange
-from kapso_sync.model.policies import PassOverrides, UnknownSecrets
+from kapso_sync.model.policies import DriftPolicy, PassOverrides, UnknownSecrets
 from kapso_sync.model.report import Report, Result
 from kapso_sync.reconcile.cycle import PassRequest
 from kapso_sync.reconcile.desired import keyed_digest
@@ -487,6 +487,110 @@ async def test_a_secret_loss_before_a_kill_is_reported_by_the_next_pass(bench: B
     report = await bench.sync(desired(want("a", CODE_B)))
     assert (secret_events(bench), report.exit_code) == ([("THEIRS",)], 1)
     assert (await bench.sync(desired(want("a", CODE_B)))).exit_code == 0
+
+
+async def lose_theirs_unseen(bench: Bench, git: Desired, changed: Desired) -> None:
+    """A deployment of ``changed`` drops THEIRS, set in the dashboard, and the look at the secrets after it fails."""
+    await bench.sync(git)
+    bench.api.world.set_secret(bench.api.world.function("a"), "THEIRS", "t")
+    world(bench, secrets_on_deploy="drop")
+    bench.policy = replace(POLICY, unknown_secrets=UnknownSecrets.ALLOW)
+    bench.settings = replace(bench.settings, unknown_secrets=UnknownSecrets.ALLOW)
+    seen = bench.api.count(*DEPLOY)
+    bench.api.fate = lambda _number, method, route: (
+        Fate.UNAVAILABLE if (method, route) == LIST and bench.api.count(*DEPLOY) > seen else Fate.FINE
+    )
+    assert (await bench.sync(changed)).exit_code == 1
+    bench.api.fate = lambda *_: Fate.FINE
+    assert (secrets_of(bench), secret_events(bench)) == ({}, [])
+
+
+@pytest.mark.parametrize("code", [CODE_B, f"{CODE_B}// newer"])
+@pytest.mark.parametrize("survive", [True, False, None])
+async def test_a_loss_is_reported_although_another_secret_is_set_again(bench: Bench, code: str, survive: bool | None) -> None:
+    """Once, whether that pass deploys or only sets the secret, and whatever is known of this base."""
+    await lose_theirs_unseen(bench, desired(with_secrets(ONE="1")), desired(with_secrets(CODE_B, ONE="1")))
+    with StateStore(bench.folder, bench.clock.now) as store:
+        store.learn(ApiFacts(secrets_survive=survive))
+    report = await bench.sync(desired(with_secrets(code, ONE="1")))
+    assert (only(report), report.exit_code, secret_events(bench)) == (Result.FAILED, 1, [("THEIRS",)])
+    assert "lost secret THEIRS" in str(report.outcomes[0].error)
+    assert (bench.api.world.live_code(), secrets_of(bench)) == ({"a": code}, {"ONE": "1"})
+    report = await bench.sync(desired(with_secrets(code, ONE="1")))
+    assert (report.plan.in_sync, report.exit_code, secret_events(bench)) == (True, 0, [("THEIRS",)])
+
+
+async def test_the_plan_names_a_loss_that_is_not_reported_yet(bench: Bench) -> None:
+    """Beside the secrets that it sets."""
+    git = desired(with_secrets(CODE_B, ONE="1"))
+    await lose_theirs_unseen(bench, desired(with_secrets(ONE="1")), git)
+    (step,) = (await bench.plan(git)).steps
+    assert step.reasons == ("sets secret ONE", "lost secret THEIRS: it is gone from Kapso, and its value is not known here")
+
+
+async def test_a_loss_is_reported_by_a_write_that_needs_no_deployment(bench: Bench) -> None:
+    """Only a field changes, and no secret is to be set."""
+    await lose_theirs_unseen(bench, desired(want("a")), desired(want("a", CODE_B)))
+    deployed = bench.api.count(*DEPLOY)
+    function = want("a", CODE_B)
+    git = desired(replace(function, entry=replace(function.entry, fields={**function.entry.fields, "name": "New"})))
+    report = await bench.sync(git)
+    assert (report.exit_code, secret_events(bench), bench.api.count(*DEPLOY)) == (1, [("THEIRS",)], deployed)
+    assert (await bench.sync(git)).exit_code == 0
+
+
+async def test_a_loss_that_was_seen_keeps_the_other_unknown_secrets_from_the_next_deployment(bench: Bench) -> None:
+    """Nothing else was known of this base; in the same pass, another function with such a secret is not deployed."""
+    await lose_theirs_unseen(bench, desired(want("a"), want("b")), desired(want("a", CODE_B), want("b")))
+    bench.api.world.set_secret(bench.api.world.function("b"), "OTHER", "o")
+    bench.policy = POLICY
+    bench.settings = replace(bench.settings, unknown_secrets=UnknownSecrets.AUTO)
+    assert bench.memory().facts.secrets_survive is None
+    report = await bench.sync(desired(want("a", CODE_B), want("b", CODE_B)))
+    assert [outcome.result for outcome in report.outcomes] == [Result.FAILED, Result.BLOCKED]
+    assert (secret_events(bench), secrets_of(bench, "b")) == ([("THEIRS",)], {"OTHER": "o"})
+    assert bench.memory().facts.secrets_survive is False
+
+
+@pytest.mark.parametrize("fate", [Fate.KILLED_BEFORE, Fate.KILLED_AFTER, Fate.LOST_AFTER, Fate.UNAVAILABLE])
+@pytest.mark.parametrize("number", range(1, 8))
+async def test_a_loss_is_reported_whatever_call_the_next_pass_dies_at(bench: Bench, fate: Fate, number: int) -> None:
+    """It is known until it was reported."""
+    git = desired(with_secrets(f"{CODE_B}// newer", ONE="1"))
+    await lose_theirs_unseen(bench, desired(with_secrets(ONE="1")), desired(with_secrets(CODE_B, ONE="1")))
+    start = bench.api.calls
+    bench.api.fate = lambda call, *_: fate if call == start + number else Fate.FINE
+    with contextlib.suppress(Killed, BaseExceptionGroup, KapsoSyncError):
+        await bench.sync(git)
+    bench.api.fate = lambda *_: Fate.FINE
+    for _ in range(3):
+        await bench.sync(git)
+    assert {*secret_events(bench)} == {("THEIRS",)}
+    assert (await bench.sync(git)).plan.in_sync
+
+
+async def test_a_blocked_function_reports_its_loss_until_it_is_written(bench: Bench) -> None:
+    """Drift that is only reported keeps the function as it is, and hides nothing."""
+    git = desired(with_secrets(CODE_B, ONE="1"))
+    await lose_theirs_unseen(bench, desired(with_secrets(ONE="1")), git)
+    bench.policy = replace(bench.policy, drift=DriftPolicy.REPORT)
+    bench.api.world.update(bench.api.world.function("a"), {"code": CODE_A})
+    await bench.clock.sleep(100)
+    assert only(await bench.sync(git)) is Result.BLOCKED
+    assert secret_events(bench) == [("THEIRS",)]
+    bench.policy = replace(bench.policy, drift=DriftPolicy.CORRECT)
+    assert (await bench.sync(git)).exit_code == 1
+    assert secret_events(bench) == [("THEIRS",), ("THEIRS",)]
+    assert (await bench.sync(git)).exit_code == 0
+
+
+@pytest.mark.parametrize("kept", [{}, {"ONE": "1"}])
+async def test_a_secret_that_git_wants_removed_is_not_reported_as_lost(bench: Bench, kept: dict[str, Any]) -> None:
+    """A deployment dropped it before its removal, and the look at the secrets after it failed."""
+    git = desired(with_secrets(CODE_B, exact=True, **kept))
+    await lose_theirs_unseen(bench, desired(with_secrets(**kept)), git)
+    assert (await bench.sync(git)).exit_code == 0
+    assert (secret_events(bench), secrets_of(bench)) == ([], kept)
 
 
 async def test_inherited_project_secrets_are_never_removed(bench: Bench) -> None:

@@ -171,6 +171,7 @@ class Executor:
             project = UnseenProject(self._api, plan, observed)
             writer = FunctionWriter(self._api, self._store, self._emit, {*observed.by_id, *observed.state.owned}, project)
             secrets = SecretApplier(self._api, self._store, self._clock, self._emit, observed.state.facts)
+            secrets.learn_from_losses(plan)
             flows = FlowAttacher(self._api, self._store, self._emit)
             deps = ApplyDeps(writer, rollout, secrets, checks, flows, watches, self._store)
             slots = Slots(self._settings.concurrency, self._settings.deploying)
@@ -518,18 +519,18 @@ class _Pass:
             case BlockedBy.DRIFT_POLICY:
                 self._emit(events.DriftDetected(slug=slug, function_id=function_id, fields=fields))
                 self._emit(events.DriftIgnored(slug=slug, function_id=function_id, fields=fields))
-            case BlockedBy.LOST_SECRET:
-                self._emit_lost(slug, function_id, step.lost_secrets)
             case BlockedBy.QUARANTINE | BlockedBy.REFUSED_FIELD | BlockedBy.FAILING:
                 self._emit(
                     events.FunctionStalled(slug=slug, function_id=function_id, reason=error or "in quarantine", hint=hint)
                 )
-            case BlockedBy.BACK_OFF | BlockedBy.NO_SECRET_ROUTES:
-                pass  # the failure itself, or a warning of the plan, was logged
+            case BlockedBy.BACK_OFF | BlockedBy.NO_SECRET_ROUTES | BlockedBy.LOST_SECRET:
+                pass  # the failure itself, or a warning of the plan, was logged; a loss is logged below
             case _ if step.wanted != "delete":
                 self._emit(events.FunctionConflict(slug=slug, function_id=function_id, reason=error or "blocked"))
             case _:
                 pass  # the guard logged why the deletion is held
+        if step.lost_secrets:
+            self._emit_lost(slug, function_id, step.lost_secrets)
         evidence = step.quarantine.evidence if step.quarantine is not None else step.evidence
         return Outcome(step, Result.BLOCKED, step.function_id, error=error, hint=hint, evidence=evidence)
 

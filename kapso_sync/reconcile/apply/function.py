@@ -111,14 +111,14 @@ class FunctionApplier:
             return replace(await self._try_other_style(Applied(step, written, failure)), started=started)
 
     async def _deliver(self, step: Write, written: Written) -> Written:
-        """Deploy the written content, set secrets, and deploy those."""
+        """Deploy the written content, set secrets, and deploy those; report secrets that an earlier deployment lost."""
         if step.deploy:
             written = await self._make_live(step, written)
             self._learn_style(step)
         written = await self._deps.secrets.apply(step, await self._deps.writer.open_mark(step, written))
         if step.secrets and written.owned.secrets.undeployed:
             written = await self._with_secrets_live(step, written)
-        return written
+        return self._deps.secrets.after_write(step, written)
 
     async def _try_other_style(self, failed: Applied) -> Applied:
         """Deploy code that ended in ``error`` once more in the other style, before it counts as failed.

@@ -15,7 +15,7 @@ from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.clock import Clock
 from kapso_sync.model.desired import SecretValue
 from kapso_sync.model.functions import RemoteFunction, RemoteSecret
-from kapso_sync.model.plan import Modify, Rename, SecretChanges, Write
+from kapso_sync.model.plan import Modify, NoChange, Plan, Rename, SecretChanges, Write
 from kapso_sync.model.ports import FunctionsApi, Store
 from kapso_sync.model.state import KnownSecrets
 from kapso_sync.reconcile.apply.writer import Written
@@ -81,11 +81,18 @@ class SecretApplier:
         for name in dropped:
             written = await self._set(target, name, written)
         if lost:
-            event = events.SecretLost(slug=step.slug, function_id=written.record.id, names=tuple(lost), hint=LOST_HINT)
-            self._emit(event)
+            self._tell_lost(step, written, tuple(lost))
         known = replace(written.owned.secrets, undeployed=False, unchecked=False, before=(), listed_at=listing.at)
         written = self._remember(written, known)
         return replace(written, present_secrets=listing.names | {*dropped}, lost_secrets=(*written.lost_secrets, *lost))
+
+    def after_write(self, step: Write, written: Written) -> Written:
+        """Report what an earlier deployment lost, unless a deployment of this step was followed by that report."""
+        if not isinstance(step, Modify) or not step.lost_secrets or not written.owned.secrets.unchecked:
+            return written
+        self._tell_lost(step, written, step.lost_secrets)
+        written = self._remember(written, replace(written.owned.secrets, unchecked=False, before=()))
+        return replace(written, lost_secrets=step.lost_secrets)
 
     def settled_without_deployment(self, written: Written) -> Written:
         """Return the function with its new secrets, without a deployment: on a base that drops secrets, it would lose them."""
@@ -97,11 +104,23 @@ class SecretApplier:
             return
         self.learn(replace(self.facts, secrets_survive=before - {*step.secrets.removes} <= listing.names))
 
+    def learn_from_losses(self, plan: Plan) -> None:
+        """Store that this base drops secrets, if nothing else is known and one that was there before a deployment is gone.
+
+        Where a deployment was seen to keep them, a person may have removed it, or a change of slug. Raises `StateUnusable`.
+        """
+        lost = any(isinstance(step, NoChange | Modify) and step.lost_secrets for step in plan.steps)
+        if lost and self.facts.secrets_survive is None:
+            self.learn(replace(self.facts, secrets_survive=False))
+
     def learn(self, facts: ApiFacts) -> None:
         """Store the observed behaviour of this API base, if it is new. Raises `StateUnusable`."""
         if facts != self.facts:
             self.facts = facts
             self._store.learn(facts)
+
+    def _tell_lost(self, step: Write, written: Written, names: tuple[str, ...]) -> None:
+        self._emit(events.SecretLost(slug=step.slug, function_id=written.record.id, names=names, hint=LOST_HINT))
 
     async def _look(self, step: Modify, written: Written) -> tuple[SecretChanges, Written]:
         """List the names, which Kapso does not show before the function runs; existing ones are not ours to set."""

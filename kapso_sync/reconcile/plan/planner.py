@@ -305,13 +305,25 @@ class _Planner:
         )
 
     def _with_secrets_kept(self, comparison: FunctionComparison, step: Step) -> Step:
-        """Return the step, or a blocked step if its deployment may drop secrets that have no value in git."""
+        """Return the step with the secrets that an earlier deployment lost, which are reported whatever the step does.
+
+        It is a blocked one if its deployment may drop secrets that have no value in git.
+        """
         lost = missing_kept(comparison.desired, comparison.listing)
         if lost and isinstance(step, NoChange):
             return replace(blocking(comparison, BlockedBy.LOST_SECRET, lost_text(lost), LOST_HINT), lost_secrets=lost)
         dropped = lost_since(comparison.desired, comparison.known_secrets, comparison.listing)
         if dropped and isinstance(step, NoChange):
             return replace(step, lost_secrets=dropped, reasons=(lost_text(dropped),), hint=LOST_HINT)
+        if dropped and isinstance(step, Modify):
+            pending = replace(step.known_secrets, unchecked=True, before=dropped)
+            reasons = (*step.reasons, lost_text(dropped))
+            step = replace(step, lost_secrets=dropped, known_secrets=pending, reasons=reasons, hint=LOST_HINT)
+        step = self._without_risk(comparison, step)
+        return replace(step, lost_secrets=dropped) if dropped and isinstance(step, Blocked) else step
+
+    def _without_risk(self, comparison: FunctionComparison, step: Step) -> Step:
+        """Return the step, or a blocked step if its deployment may drop secrets that have no value in git."""
         if not (isinstance(step, Modify) and step.deploys and step.secrets_at_risk):
             return step
         names = ", ".join(step.secrets_at_risk)

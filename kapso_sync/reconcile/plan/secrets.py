@@ -94,10 +94,14 @@ def missing_kept(want: DesiredFunction, listing: SecretListing | None) -> tuple[
 
 
 def lost_since(want: DesiredFunction, known: KnownSecrets, listing: SecretListing | None) -> tuple[str, ...]:
-    """Return the names that a deployment lost and that were not listed since: a process died, or the call failed."""
+    """Return the names that a deployment lost and that were not reported yet: a process died, or the call failed.
+
+    Under ``exact``, names that the manifest does not have are no loss: they were to be removed.
+    """
     if listing is None or not known.unchecked:
         return ()
-    return tuple(sorted({*known.before} - listing.names - listing.inherited - want.secrets.keys()))
+    before = {*known.before} & want.entry.secrets.keys() if want.entry.exact_secrets else {*known.before}
+    return tuple(sorted(before - listing.names - listing.inherited - want.secrets.keys()))
 
 
 def secrets_at_risk(want: DesiredFunction, listing: SecretListing | None) -> tuple[str, ...]:
