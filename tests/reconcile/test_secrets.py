@@ -387,6 +387,26 @@ async def test_a_rollback_sets_dropped_secrets_again(bench: Bench) -> None:
     assert (bench.api.world.live_code(), secrets_of(bench)) == ({"a": CODE_A}, {"ONE": "1"})
 
 
+async def test_a_resumed_rollback_is_not_blocked_by_secrets_of_git(bench: Bench) -> None:
+    """It died before its write; the base is known to drop secrets, and all their values are known."""
+    world(bench, secrets_on_deploy="drop")
+    bench.api.runtime = lambda function: Invocation(500 if function.live_code == CODE_B else 200, "", "")
+
+    def checked(code: str) -> Desired:
+        function = with_secrets(code, ONE="1")
+        return desired(replace(function, entry=replace(function.entry, checks=(Check({}, status=200),))))
+
+    await bench.sync(checked(CODE_A))
+    bench.api.fate = lambda *_: Fate.KILLED_BEFORE if "rollback.started" in bench.names() else Fate.FINE
+    with contextlib.suppress(Killed, BaseExceptionGroup):
+        await bench.sync(checked(CODE_B))
+    bench.api.fate = lambda *_: Fate.FINE
+    assert bench.api.world.live_code() == {"a": CODE_B}
+    report = await bench.sync(checked(CODE_B))
+    assert (only(report), report.outcomes[0].quarantine is not None) == (Result.FAILED, True)
+    assert (bench.api.world.live_code(), secrets_of(bench)) == ({"a": CODE_A}, {"ONE": "1"})
+
+
 async def test_a_dashboard_secret_is_warned_of_and_reported_when_a_deployment_loses_it(bench: Bench) -> None:
     """The behaviour of this base is unknown yet, so the deployment goes on."""
     world(bench, secrets_on_deploy="drop")

@@ -353,8 +353,8 @@ class FunctionComparison:
 
     @property
     def secrets_at_risk(self) -> tuple[str, ...]:
-        """The names of secrets that a deployment may drop for good."""
-        return secrets_at_risk(self.desired, self.listing)
+        """The names of secrets that a deployment may drop for good; git's values are set again, also after a rollback."""
+        return secrets_at_risk(self.desired, self.listing, self.secret_values)
 
     @property
     def unproven(self) -> bool:

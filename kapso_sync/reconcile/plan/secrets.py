@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -104,12 +104,12 @@ def lost_since(want: DesiredFunction, known: KnownSecrets, listing: SecretListin
     return tuple(sorted(before - listing.names - listing.inherited - want.secrets.keys()))
 
 
-def secrets_at_risk(want: DesiredFunction, listing: SecretListing | None) -> tuple[str, ...]:
-    """Return the names of secrets on Kapso that a deployment may drop and that have no value in git."""
+def secrets_at_risk(want: DesiredFunction, listing: SecretListing | None, values: Collection[str]) -> tuple[str, ...]:
+    """Return the names of secrets on Kapso that a deployment may drop; those with ``values`` in git are set again."""
     if listing is None:
         return ()
     removed = listing.names - want.entry.secrets.keys() if want.entry.exact_secrets else frozenset[str]()
-    return tuple(sorted(listing.names - want.secrets.keys() - removed))
+    return tuple(sorted(listing.names - {*values} - removed))
 
 
 def blocks_deployment(policy: UnknownSecrets, facts: ApiFacts) -> bool:
