@@ -763,6 +763,46 @@ def test_the_setting_that_a_hint_names_ends_the_trouble(situation: Callable[[Ben
     assert ran.code == 0, ran.out + ran.err
 
 
+def given_back(bench: Bench) -> None:
+    bench.write("    secrets:\n      TOKEN: {value: text}\n", greet=BYE)
+
+
+def deleted_in_the_dashboard(bench: Bench) -> None:
+    world = bench.kapso.world
+    world.delete_secret(world.function("greet"), "TOKEN")
+
+
+def removed_by_policy(bench: Bench) -> None:
+    manifest = bench.folder / "manifest.yaml"
+    text = manifest.read_text(encoding="utf-8")
+    manifest.write_text(f"{text}defaults:\n  secrets_policy: exact\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("remedy", "named", "left"),
+    [
+        (given_back, "give git its value again", {"TOKEN"}),
+        (deleted_in_the_dashboard, "delete it in Kapso's dashboard", set()),
+        (removed_by_policy, "`secrets_policy: exact` under `defaults`", set()),
+    ],
+)
+def test_each_remedy_for_a_secret_that_git_no_longer_names_lets_the_function_be_deployed(
+    remedy: Callable[[Bench], None], named: str, left: set[str], bench: Bench
+) -> None:
+    """On a base that drops secrets; no other secret is put at risk for it."""
+    bench.kapso.control("PATCH", "/world", {"secrets_on_deploy": "drop"})
+    bench.synced("    secrets:\n      TOKEN: {value: text}\n", greet=HELLO)
+    bench.write(greet=BYE)
+    shown = bench.here("sync")
+    assert (shown.code, bench.live("greet")) == (1, HELLO)
+    assert named in " ".join(shown.out.split()), shown.out
+    assert "KAPSO_SYNC_UNKNOWN_SECRETS" not in shown.out
+    remedy(bench)
+    ran = bench.here("sync")
+    assert (ran.code, bench.live("greet")) == (0, BYE), ran.out + ran.err
+    assert {*bench.kapso.world.function("greet").secrets} == left
+
+
 @pytest.mark.parametrize("command", ["plan", "sync"])
 @pytest.mark.parametrize("given", [(), ("--max-delete", "1")])
 def test_the_flag_and_the_next_command_about_the_limit_of_deletions_work(

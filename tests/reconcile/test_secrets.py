@@ -456,6 +456,47 @@ async def test_a_deployment_that_may_lose_secrets_is_blocked_by_policy(
         assert "KAPSO_SYNC_UNKNOWN_SECRETS" in str(report.outcomes[0].hint)
 
 
+@pytest.mark.parametrize("learned", ["before", "in this pass"])
+@pytest.mark.parametrize(
+    ("there", "reason", "named", "not_named"),
+    [
+        ((), "secret OURS, which git no longer names", "`secrets_policy: exact`", "KAPSO_SYNC_UNKNOWN_SECRETS"),
+        (
+            ("THEIRS",),
+            "secret THEIRS, whose value is not known here, and OURS, which git no longer names",
+            "KAPSO_SYNC_UNKNOWN_SECRETS",
+            "exact",
+        ),
+    ],
+)
+async def test_a_secret_that_git_no_longer_names_is_blocked_for_as_one_that_we_set(
+    bench: Bench, learned: str, there: tuple[str, ...], reason: str, named: str, not_named: str
+) -> None:
+    """The hint names what helps, and nothing that puts another secret at risk."""
+    world(bench, secrets_on_deploy="drop")
+    await bench.sync(desired(with_secrets(ONE="1", OURS="o"), with_secrets(slug="b", ONE="1")))
+    for name in there:
+        bench.api.world.set_secret(bench.api.world.function("a"), name, "t")
+    if learned == "in this pass":
+        with StateStore(bench.folder, bench.clock.now) as store:
+            store.learn(ApiFacts())
+    report = await bench.sync(desired(with_secrets(CODE_B, ONE="1"), with_secrets(CODE_B, "b", ONE="1")))
+    blocked, _ = report.outcomes
+    assert (blocked.result, secrets_of(bench)["OURS"]) == (Result.BLOCKED, "o")
+    assert reason in str(blocked.error)
+    assert (named in str(blocked.hint), not_named in str(blocked.hint)) == (True, False)
+    assert ("just seen" in str(blocked.error)) is (learned == "in this pass")
+
+
+async def test_a_kept_secret_is_at_risk_whoever_set_it(bench: Bench) -> None:
+    """`keep: true` gives no value: a deployment on a base that drops secrets would lose it."""
+    world(bench, secrets_on_deploy="drop")
+    await bench.sync(desired(with_secrets(OURS="o")))
+    report = await bench.sync(desired(keeping("OURS", code=CODE_B)))
+    assert "secret OURS, whose value is not known here" in str(report.outcomes[0].error)
+    assert secrets_of(bench) == {"OURS": "o"}
+
+
 async def test_functions_with_known_secrets_are_deployed_first_to_learn_secret_loss(bench: Bench) -> None:
     """In one pass: that function loses and regains its secret, and the other one is not deployed any more."""
     world(bench, secrets_on_deploy="keep")

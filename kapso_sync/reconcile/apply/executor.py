@@ -59,11 +59,8 @@ from kapso_sync.reconcile.apply.writer import FunctionWriter
 from kapso_sync.reconcile.plan.function_usage import reason_against_deletion
 from kapso_sync.reconcile.plan.observed import Observed
 from kapso_sync.reconcile.plan.renames import block_without_free_slug
-from kapso_sync.reconcile.plan.secrets import LOST_HINT, blocks_deployment, lost_text
+from kapso_sync.reconcile.plan.secrets import LOST_HINT, blocks_deployment, lost_text, risk_hint, risk_text
 from kapso_sync.retry import Backoff
-
-AT_RISK_REASON = "its deployment may lose secrets whose values are not known here: this base was just seen to drop them"
-AT_RISK_HINT = "give git their values under `secrets`, or set KAPSO_SYNC_UNKNOWN_SECRETS=allow"
 
 MAX_REPLANS = 3
 """Maximum number of times that one function is planned again in a pass because somebody saved it meanwhile."""
@@ -439,8 +436,10 @@ class _Pass:
             return Outcome(step, Result.SKIPPED, step.function_id, error=f"not tried: {reason}", blameless=True)
         if step.slug in self._in_the_way:
             raise self._in_the_way[step.slug]
-        if isinstance(step, Write) and step.secrets_at_risk and not self.may_lose_secrets():
-            return self._not_done(block(step, BlockedBy.UNKNOWN_SECRET, AT_RISK_REASON, AT_RISK_HINT))
+        if isinstance(step, Modify) and step.secrets_at_risk and not self.may_lose_secrets():
+            reason = f"{risk_text(step)}: this base was just seen to drop secrets"
+            blocked = block(step, BlockedBy.UNKNOWN_SECRET, reason, risk_hint(step))
+            return self._not_done(replace(blocked, lost_secrets=step.lost_secrets))
         if step.drifted:
             self._emit(events.DriftDetected(slug=step.slug, function_id=step.function_id, fields=step.fields))
         return None

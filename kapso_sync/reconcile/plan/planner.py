@@ -38,7 +38,15 @@ from kapso_sync.reconcile.plan.last_applied import applied_by, changing_secrets_
 from kapso_sync.reconcile.plan.line_ends import comparable_content
 from kapso_sync.reconcile.plan.observed import Claim, Observed, is_parked
 from kapso_sync.reconcile.plan.renames import Renames, block_without_free_slug, resolve_renames
-from kapso_sync.reconcile.plan.secrets import LOST_HINT, blocks_deployment, lost_since, lost_text, missing_kept
+from kapso_sync.reconcile.plan.secrets import (
+    LOST_HINT,
+    blocks_deployment,
+    lost_since,
+    lost_text,
+    missing_kept,
+    risk_hint,
+    risk_text,
+)
 from kapso_sync.reconcile.plan.settled import SettledSteps
 from kapso_sync.reconcile.plan.steps import (
     adopting,
@@ -326,17 +334,11 @@ class _Planner:
         """Return the step, or a blocked step if its deployment may drop secrets that have no value in git."""
         if not (isinstance(step, Modify) and step.deploys and step.secrets_at_risk):
             return step
-        names = ", ".join(step.secrets_at_risk)
         if not blocks_deployment(self._policy.unknown_secrets, self._observed.state.facts):
             if self._observed.state.facts.secrets_survive is not True:
                 self.at_risk[comparison.desired.slug] = step.secrets_at_risk
             return step
-        return block(
-            step,
-            BlockedBy.UNKNOWN_SECRET,
-            f"a deployment may lose secret {names}, whose value is not known here",
-            "give git its value under `secrets`, or set KAPSO_SYNC_UNKNOWN_SECRETS=allow",
-        )
+        return block(step, BlockedBy.UNKNOWN_SECRET, risk_text(step), risk_hint(step))
 
     def _find(self, want: DesiredFunction) -> RemoteFunction | None:
         if want.slug in self._renames.sources:

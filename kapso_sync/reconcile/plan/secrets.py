@@ -10,7 +10,7 @@ from kapso_sync.dataclass import dataclass
 from kapso_sync.model.api_facts import ApiFacts
 from kapso_sync.model.desired import DesiredFunction
 from kapso_sync.model.functions import DeploymentStatus, RemoteFunction, RemoteSecret, SecretType
-from kapso_sync.model.plan import SecretChanges
+from kapso_sync.model.plan import Modify, SecretChanges
 from kapso_sync.model.policies import UnknownSecrets
 from kapso_sync.model.state import InventoryRecord, KnownSecrets
 
@@ -115,6 +115,42 @@ def secrets_at_risk(want: DesiredFunction, listing: SecretListing | None, values
 def blocks_deployment(policy: UnknownSecrets, facts: ApiFacts) -> bool:
     """Return whether a deployment is blocked that may drop secrets which have no value in git."""
     return policy is UnknownSecrets.BLOCK or (policy is UnknownSecrets.AUTO and facts.secrets_survive is False)
+
+
+def risk_text(step: Modify) -> str:
+    """Return the error text for a deployment that may lose secrets.
+
+    ``TOKEN, which git no longer names`` is one that we set; by the policy ``leave`` it stays on Kapso until somebody decides.
+    """
+    unknown, dropped = _at_risk(step)
+    groups = ((unknown, "whose value is not known here"), (dropped, "which git no longer names"))
+    return "a deployment may lose secret " + ", and ".join(f"{', '.join(names)}, {what}" for names, what in groups if names)
+
+
+def risk_hint(step: Modify) -> str:
+    """Return what lets the deployment go on. If git dropped all of them on purpose, nothing that puts others at risk."""
+    unknown, dropped = _at_risk(step)
+    if not dropped:
+        return f"give git its value under `secrets`, or set {_ALLOW}"
+    if not unknown:
+        return (
+            "give git its value again, or delete it in Kapso's dashboard; `secrets_policy: exact` under `defaults` removes it, "
+            "and every other secret that the manifest does not name"
+        )
+    return (
+        f"{', '.join(unknown)}: give git its value under `secrets`, or set {_ALLOW}; "
+        f"{', '.join(dropped)}: give git its value again, or delete it in Kapso's dashboard"
+    )
+
+
+_ALLOW = "KAPSO_SYNC_UNKNOWN_SECRETS=allow"
+
+
+def _at_risk(step: Modify) -> tuple[list[str], list[str]]:
+    """Return the names of secrets at risk that are unknown, and of those that we set and that git no longer names."""
+    ours = {*step.known_secrets.digests, *step.known_secrets.rewriting} - step.desired.entry.secrets.keys()
+    names = step.secrets_at_risk
+    return [name for name in names if name not in ours], [name for name in names if name in ours]
 
 
 def lost_text(names: Iterable[str]) -> str:
