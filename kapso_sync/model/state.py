@@ -57,8 +57,8 @@ class KnownSecrets:
 
     ``unverified`` existed at our first list of names, and are left alone. ``rewriting`` are being set; that is not confirmed
     yet. ``undeployed``: some were set since the last deployment. ``listed_at`` is the time of the last list of names;
-    ``exact``: no other names were allowed then. ``unchecked``: names were not listed since the last deployment ended, or
-    what it lost was not reported yet; ``before`` are the names before it, or those that it lost.
+    ``exact``: no other names were allowed then. ``unchecked``: names were not listed since the last deployment was
+    requested, or what it lost was not reported yet; ``before`` are the names before it, or those that it lost.
     """
 
     digests: Mapping[str, str] = field(default_factory=dict)

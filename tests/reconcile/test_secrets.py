@@ -630,6 +630,54 @@ async def test_a_loss_is_reported_whatever_call_the_next_pass_dies_at(bench: Ben
     assert (await bench.sync(git)).plan.in_sync
 
 
+@pytest.mark.parametrize("fate", [Fate.KILLED_BEFORE, Fate.KILLED_AFTER, Fate.LOST_AFTER, Fate.UNAVAILABLE])
+@pytest.mark.parametrize("change", ["code", "only a deployment", "a failing check"])
+@pytest.mark.parametrize("values", [{}, {"ONE": "1"}])
+async def test_a_loss_is_reported_whatever_call_the_deploying_pass_dies_at(
+    bench: Bench, tmp_path: Path, fate: Fate, change: str, values: dict[str, Any]
+) -> None:
+    """Also while the deployment runs, which takes the most time."""
+
+    def checked(code: str) -> Desired:
+        function = with_secrets(code, **values)
+        return desired(replace(function, entry=replace(function.entry, checks=(Check({}, status=200),))))
+
+    position, reached = 0, True
+    while reached:
+        position += 1
+        clock = VirtualClock()
+        bench = Bench(tmp_path / f"{position}", clock, WorldApi(new_world(clock, Behaviour(secrets_on_deploy="drop"))))
+        bench.policy = replace(POLICY, unknown_secrets=UnknownSecrets.ALLOW)
+        bench.settings = replace(bench.settings, unknown_secrets=UnknownSecrets.ALLOW)
+        bench.api.runtime = lambda function: Invocation(500 if function.live_code == CODE_B else 200, "", "")
+        before, after = desired(with_secrets(CODE_A, **values)), desired(with_secrets(CODE_B, **values))
+        if change == "a failing check":
+            before, after = checked(CODE_A), checked(CODE_B)
+        await bench.sync(before)
+        function = bench.api.world.function("a")
+        bench.api.world.set_secret(function, "THEIRS", "t")
+        if change == "only a deployment":
+            bench.api.world.update(function, {"code": CODE_B})
+        await clock.sleep(100)
+        start, reached = bench.api.calls, False
+
+        def decide(call: int, *_: str, at: int = start + position) -> Fate:
+            nonlocal reached
+            reached = reached or call == at
+            return fate if call == at else Fate.FINE
+
+        bench.api.fate = decide
+        with contextlib.suppress(Killed, BaseExceptionGroup, KapsoSyncError):
+            await bench.sync(after)
+        bench.api.fate = lambda *_: Fate.FINE
+        for _ in range(4):
+            await clock.sleep(100)
+            await bench.sync(after)
+        assert secrets_of(bench) == values, position
+        assert {*secret_events(bench)} == {("THEIRS",)}, position
+    assert position > 4
+
+
 async def test_a_blocked_function_reports_its_loss_until_it_is_written(bench: Bench) -> None:
     """Drift that is only reported keeps the function as it is, and hides nothing."""
     git = desired(with_secrets(CODE_B, ONE="1"))

@@ -104,6 +104,8 @@ class FunctionApplier:
         step, written, started = applied.step, applied.written, self._clock.monotonic()
         if step.deploys:
             await self._deps.watches.prepare(step, written.owned)
+        if step.deploy:
+            written = self._deps.secrets.before_deployment(step, written)
         try:
             written = await self._deps.writer.settle_mark(step, await self._deliver(step, written))
             return Applied(step, written, started=started)
@@ -148,6 +150,7 @@ class FunctionApplier:
 
     async def _make_live(self, step: Write, written: Written) -> Written:
         """Deploy, then list the function's secrets: no deployment may be the last call without that list."""
+        written = self._deps.secrets.before_deployment(step, written)
         return await self._deps.secrets.after_deployment(step, await self._deps.rollout.deploy(step, written))
 
     async def _with_secrets_live(self, step: Write, written: Written) -> Written:

@@ -58,6 +58,17 @@ class SecretApplier:
             written = await self._set(target, name, written)
         return written
 
+    def before_deployment(self, step: Write, written: Written) -> Written:
+        """Record the names before a deployment, if it may lose one for good. Raises `StateUnusable`.
+
+        Deployments take long: if the process dies meanwhile, or the deployment fails, the next pass looks for these names.
+        """
+        known = written.owned.secrets
+        before = {*written.present_secrets, *known.digests, *known.before}
+        if before <= step.secret_values.keys() or (known.unchecked and before == {*known.before}):
+            return written
+        return self._remember(written, replace(known, unchecked=True, before=tuple(sorted(before))))
+
     async def after_deployment(self, step: Write, written: Written) -> Written:
         """List the names after a deployment, set dropped secrets with a value in git again, and report the lost ones.
 
