@@ -410,6 +410,7 @@ def test_a_changed_mounted_secret_is_deployed(kapso: Served, folder: Path, envir
         assert kapso.secrets("greet") == {"TOKEN": "value-two-of-the-secret"}
         writes = [call for call in kapso.calls() if not call.startswith("GET")]
         assert writes == [
+            "PATCH /functions/{id}",  # the mark says that secrets are being changed
             "POST /functions/{id}/secrets",
             "DELETE /functions/{id}/secrets/{name}",
             "POST /functions/{id}/secrets",

@@ -132,13 +132,20 @@ def _candidates(wanted: Mapping[str, Json], stored: Content) -> Iterator[dict[st
 
 
 def _secrets(want: DesiredFunction, applied: AppliedDigests, known: InventoryRecord | None) -> KnownSecrets:
-    """Return the known secrets: those of git if they are what was last applied; otherwise all of them changed since."""
+    """Return the known secrets: those of git if they are what was last applied; otherwise all of them changed since.
+
+    What a deployment of ours may have lost is still to be looked for.
+    """
     if known is not None and known.applied is not None and known.applied.secrets == applied.secrets:
         return known.secrets
+    pending = NO_SECRETS
+    if known is not None and known.secrets.unchecked:
+        pending = KnownSecrets(unchecked=True, before=known.secrets.before)
     if applied.secrets is None or want.secrets_digest is None:
-        return NO_SECRETS
+        return pending
     same = applied.secrets == want.secrets_digest
-    return KnownSecrets({name: value.digest if same else _changed(value.digest) for name, value in want.secrets.items()})
+    digests = {name: value.digest if same else _changed(value.digest) for name, value in want.secrets.items()}
+    return replace(pending, digests=digests)
 
 
 def _changed(digest: str) -> str:
