@@ -40,6 +40,9 @@ _OCTAL = re.compile(r"\\([0-7]{3})")
 SIZE_LIMIT = 64 * 1024
 """Maximum size of a value, and of a file with values, in bytes."""
 
+MIN_DIGITS = 6
+"""Minimum number of digits of a number in a JSON secret that is redacted: a shorter one is in every time and size."""
+
 MAX_FILES = 1000
 """Most files with values that are read when no manifest says which."""
 
@@ -118,7 +121,7 @@ class SecretReader:
             self.read(source)
 
     def _json(self, text: str) -> Json:
-        """Return the object or list of a JSON text; every text inside it is redacted as well."""
+        """Return the object or list of a JSON text; the texts and long numbers inside it are redacted as well."""
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
@@ -127,7 +130,7 @@ class SecretReader:
             raise SecretMissing(f"is JSON that is nested deeper than {MAX_JSON_DEPTH} levels", "is it the right file?")
         if not isinstance(value, dict | list):
             raise SecretMissing("is neither a JSON object nor a list", "take `json: true` away")
-        for leaf in _texts(value):
+        for leaf in _values(value):
             self.on_value(leaf)
         self.on_value(canonical_json(value))
         return value
@@ -234,8 +237,8 @@ def _same(found: os.stat_result, other: Path) -> bool:
         return False
 
 
-def _texts(value: Json) -> Iterator[str]:
-    """Return the texts inside a JSON value, keys left out."""
+def _values(value: Json) -> Iterator[str]:
+    """Yield the texts inside a JSON value, keys left out, and its numbers of `MIN_DIGITS` digits as JSON writes them."""
     pending = [value]
     while pending:
         item = pending.pop()
@@ -245,3 +248,5 @@ def _texts(value: Json) -> Iterator[str]:
             pending += item.values()
         elif isinstance(item, list):
             pending += item
+        elif sum(map(str.isdigit, number := json.dumps(item))) >= MIN_DIGITS:
+            yield number

@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import re
+import sys
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
-from urllib.parse import quote, quote_plus
 
 from kapso_sync.credentials import MASK, MASKED
 
@@ -39,10 +40,27 @@ MIN_END, MAX_END = 4, MIN_PIECE
 _KEYS = re.compile(r"(?i)^(?:x-)?api[-_]?key$|authorization|password|passwd|secret$|token$|^cookie$|signature")
 
 
-_ESCAPE = re.compile(r"%[0-9A-F]{2}")
-_MARKUP = re.compile(r"[<>&]")
-_HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"})
-"""What `html.escape` does; its module has the names of 2,000 characters, which take half a megabyte."""
+MAX_ROUNDS = 6
+"""Maximum number of times that escapes are undone in a text, as in JSON in a URL in a web page."""
+
+_ESCAPE = re.compile(
+    r"""(?x)
+    (?P<url>(?:%[0-9A-Fa-f]{2})+)
+    | (?P<units>(?:\\+u[0-9A-Fa-f]{4})+)
+    | \\+(?:x(?P<byte>[0-9A-Fa-f]{2})|U(?P<point>[0-9A-Fa-f]{8})|(?P<letter>[bfnrt]))?
+    | &(?:\#(?P<decimal>[0-9]{1,7})|\#[xX](?P<hex>[0-9A-Fa-f]{1,6})|(?P<name>amp|lt|gt|quot|apos));
+    """
+)
+"""The escapes of URLs, of JSON, JavaScript and Python, and of HTML and XML.
+
+Each JSON in JSON doubles the backslashes of the one before, so any number of them counts as one, and is dropped before a
+character that stands for itself.
+"""
+
+_LETTERS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_CODE_POINTS = {"byte": 16, "point": 16, "hex": 16, "decimal": 10}
+_NAMES = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
+"""What no text of XML or HTML has as it is; `html` has the names of 2,000 characters, which take half a megabyte."""
 
 _WHITE_SPACE = re.compile(r"\s+")
 _SHORTENED = re.compile(r"\.{2,}|…|\*{2,}|\[(?:\.{3}|…)\]")
@@ -63,9 +81,36 @@ def _base64_spellings(raw: bytes, encode: Callable[[bytes], bytes]) -> Iterator[
 
 
 def _json_spellings(value: str) -> set[str]:
-    """Return a text as JSON writes it, without quotation marks; Rails also escapes what HTML gives a meaning."""
-    whole, ascii_only = json.dumps(value, ensure_ascii=False)[1:-1], json.dumps(value)[1:-1]
-    return {whole, ascii_only, *(_MARKUP.sub(lambda found: f"\\u{ord(found[0]):04x}", text) for text in (whole, ascii_only))}
+    """Return a text as JSON writes it, without quotation marks; PHP also escapes slashes."""
+    found = {json.dumps(value, ensure_ascii=False)[1:-1], json.dumps(value)[1:-1]}
+    return found | {text.replace("/", "\\/") for text in found}
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    """Return what an escape stands for."""
+    kind, shown = found.lastgroup, found[found.lastgroup or 0]
+    if kind == "url":
+        return bytes.fromhex(shown.replace("%", "")).decode("utf-8", "replace")
+    if kind == "units":
+        return bytes.fromhex(shown.replace("\\", "").replace("u", "")).decode("utf-16-be", "surrogatepass")
+    if kind in _CODE_POINTS:
+        point = int(shown, _CODE_POINTS[kind])
+        return chr(point) if point <= sys.maxunicode else ""
+    return _LETTERS.get(shown) or _NAMES.get(shown, "")
+
+
+def _without_escapes(text: str) -> Iterator[str]:
+    """Yield a text with its escapes undone, and those again that were escaped themselves, until there are none."""
+    for _ in range(MAX_ROUNDS):
+        text, count = _ESCAPE.subn(_unescaped, text)
+        if not count:
+            return
+        yield text
+
+
+def _plain(value: str) -> str:
+    """Return a text without escapes. A secret may hold what looks like one, so it is compared without them as well."""
+    return [value, *_without_escapes(value)][-1]
 
 
 class Redactor:
@@ -86,23 +131,21 @@ class Redactor:
         for part in (*value.splitlines(), " ".join(value.split())):
             if part != value and len(part.strip()) >= MIN_LINE_LENGTH:
                 self._learn(part.strip())
+        if len(value.strip()) >= MIN_LENGTH:
+            self._learn(value.strip())
         self._learn(value)
-        spellings = {value, *_json_spellings(value)}
+        spellings = {value, _plain(value)}
         self._learn_blocks(spellings | {_WHITE_SPACE.sub("", spelling) for spelling in spellings})
 
     def _learn(self, value: str) -> None:
-        raw = value.encode("utf-8", "surrogatepass")
-        spellings = {value, quote_plus(value, errors="replace"), repr(value)[1:-1], raw.hex(), raw.hex().upper()}
-        for once in _json_spellings(value):
-            spellings |= {once, *_json_spellings(once)}
-        for safe in ("", "!'()*", "/"):
-            escaped = quote(value, safe=safe, errors="replace")
-            spellings |= {escaped, _ESCAPE.sub(lambda found: found[0].lower(), escaped), quote(escaped)}
-        for encode in (base64.b64encode, base64.urlsafe_b64encode):
-            spellings |= set(_base64_spellings(raw, encode))
-        spellings |= {value.translate(_HTML), value.translate(_HTML).replace("&#x27;", "&#39;")}
+        raw, plain = value.encode("utf-8", "surrogatepass"), _plain(value)
+        spellings = {value, plain, plain.replace(" ", "+")}
         if len(value) >= MIN_BLOCKED_LENGTH:
-            spellings |= {value.upper(), value.lower()}
+            spellings |= {case for spelling in spellings for case in (spelling.upper(), spelling.lower())}
+        spellings |= {raw.hex(), raw.hex().upper()}
+        for text in {value, *_json_spellings(value)}:
+            for encode in (base64.b64encode, base64.urlsafe_b64encode):
+                spellings |= set(_base64_spellings(text.encode("utf-8", "surrogatepass"), encode))
         self._known |= dict.fromkeys(spelling for spelling in spellings if len(spelling) >= MIN_LENGTH)
         while len(self._known) > MAX_VALUES:
             self._known.pop(next(iter(self._known)))
@@ -128,7 +171,7 @@ class Redactor:
     def text(self, text: str) -> str:
         """Return the text without secrets."""
         if self._known:
-            text = _masked(text, [*self._found(text), *self._found_across_white_space(text)])
+            text = _masked(text, [*self._found(text), *self._found_in_other_spellings(text)])
         return MASKED.sub(MASK, text)
 
     def _found(self, text: str, shortest: int = 0) -> Iterator[tuple[int, int]]:
@@ -155,6 +198,19 @@ class Redactor:
             found[spelling[:PREFIX]].append(spelling)
         self._starts = _any_of({*found, *(block[:PREFIX] for block in self._blocks)})
         return found
+
+    def _found_in_other_spellings(self, text: str) -> Iterator[tuple[int, int]]:
+        r"""Yield where a text has secrets that are escaped, or broken into lines.
+
+        Of the secret `a"b/c-d` a server quotes `{\"error\":\"a\\\"b\\/c-d\"}`, PHP's JSON in JSON. Without escapes that is
+        `{"error":"a"b/c-d"}`, where the secret is found; then its place is counted back to the text as it was.
+        """
+        rounds = [text, *_without_escapes(text)]
+        plain = rounds.pop()
+        found = [*(self._found(plain) if rounds else ()), *self._found_across_white_space(plain)]
+        while found and rounds:
+            found = _places_with_escapes(rounds.pop(), found)
+        yield from found
 
     def _found_across_white_space(self, text: str) -> Iterator[tuple[int, int]]:
         """Yield where a text has secrets that are broken into lines, as base64 often is, or indented."""
@@ -208,7 +264,7 @@ class Redactor:
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, bool | int | float | None):
-            return value
+            return MASK if json.dumps(value) in self._known else value
         if isinstance(value, Mapping):
             return {self.text(str(key)): MASK if masked(str(key)) else self._json(item, masked) for key, item in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
@@ -239,6 +295,32 @@ def _class(characters: Iterable[str]) -> str:
 
 def _first_at(text: str, at: int, spellings: Iterable[str]) -> str | None:
     return next((spelling for spelling in spellings if text.startswith(spelling, at)), None)
+
+
+def _places_with_escapes(text: str, found: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    r"""Return where the places stand in a text that were found after one round of escapes was undone in it.
+
+    `say \"hi\"` became `say "hi"`: the place from 5 to 7 is `hi`, which stands from 6 to 8. A place that begins or ends within
+    one escape, as `%C3%A9%26` is one, has all of it.
+    """
+    starts, origins = [0], [0]  # of the pieces: those of even number are as they were, those of odd number replaced
+    at = origin = 0
+    for escape in _ESCAPE.finditer(text):
+        start, end = escape.span()
+        at += start - origin
+        starts.append(at)
+        at += len(_unescaped(escape))
+        starts.append(at)
+        origins += (start, end)
+        origin = end
+    origins.append(len(text))
+    places = []
+    for start, end in found:
+        first, last = bisect_right(starts, start) - 1, bisect_right(starts, end - 1) - 1
+        begin = origins[first] if first % 2 else origins[first] + start - starts[first]
+        stop = origins[last + 1] if last % 2 else origins[last] + end - starts[last]
+        places.append((begin, stop))
+    return places
 
 
 def _masked(text: str, found: list[tuple[int, int]]) -> str:

@@ -195,6 +195,15 @@ def test_json_secrets_are_parsed_and_every_text_in_them_is_redacted(folder: Path
     assert reader(folder).read(FileSecret("partners")) == '{"acme": {"token": "deep-s3cret"}, "n": [1]}'
 
 
+def test_numbers_of_six_digits_in_a_json_secret_are_redacted(folder: Path) -> None:
+    """As JSON writes them; a shorter one would be found in every time and size."""
+    numbers = '{"pin": 48151623421, "debt": -123456, "rate": 1234.567, "list": [99887766554], "port": 12345, "low": -0.125}'
+    (folder / "numbers").write_text(numbers)
+    told: list[str] = []
+    reader(folder, told).read(FileSecret("numbers", json=True))
+    assert {text for text in told if not text.startswith("{")} == {"48151623421", "-123456", "1234.567", "99887766554"}
+
+
 @pytest.mark.parametrize(
     ("text", "said"), [("not json", "is not JSON"), ('"text"', "neither a JSON object nor a list"), ("5", "neither")]
 )
