@@ -43,6 +43,9 @@ SIZE_LIMIT = 64 * 1024
 MIN_DIGITS = 6
 """Minimum number of digits of a number in a JSON secret that is redacted: a shorter one is in every time and size."""
 
+AS_TEXT = "; for bytes that are no text, take their base64"
+"""End of the hint where a value is not UTF-8: Kapso's secrets are JSON texts."""
+
 MAX_FILES = 1000
 """Most files with values that are read when no manifest says which."""
 
@@ -159,7 +162,10 @@ class SecretReader:
         if name.upper().startswith(OURS):
             raise SecretMissing(f"may not be the variable {name}: it is kapso-sync's own", "give it a name of its own")
         if name in self.environment and (name in self.allowed or (self._is_listed(name) and not is_of_the_machine(name))):
-            return self.environment[name]
+            value = self.environment[name]
+            if _holds_other_bytes(value):
+                raise SecretMissing(f"needs the variable {name}, which is not UTF-8 text", f"set it as UTF-8{AS_TEXT}")
+            return value
         if name in self.env_file:
             return self.env_file[name]
         if name in self.environment and is_of_the_machine(name):
@@ -198,7 +204,7 @@ class SecretReader:
             return read_beneath(folder, inside, SIZE_LIMIT).decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise SecretMissing(
-                f"needs {name} below {self.folder}, which is not UTF-8 text", "is it the right file?"
+                f"needs {name} below {self.folder}, which is not UTF-8 text", f"save it as UTF-8{AS_TEXT}"
             ) from error
         except OSError as error:
             raise SecretMissing(
@@ -228,6 +234,11 @@ def _files_below(folder: Path) -> list[str]:
         if len(found) >= MAX_FILES:
             break
     return found[:MAX_FILES]
+
+
+def _holds_other_bytes(value: str) -> bool:
+    """Return whether a variable holds bytes that are not UTF-8: Python keeps each as a lone surrogate."""
+    return any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _same(found: os.stat_result, other: Path) -> bool:

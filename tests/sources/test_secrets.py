@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -202,6 +203,23 @@ def test_numbers_of_six_digits_in_a_json_secret_are_redacted(folder: Path) -> No
     told: list[str] = []
     reader(folder, told).read(FileSecret("numbers", json=True))
     assert {text for text in told if not text.startswith("{")} == {"48151623421", "-123456", "1234.567", "99887766554"}
+
+
+@pytest.mark.parametrize("raw", [b"abc\xff\xfedefgh", b"\xed\xa0\x80lonely", b"caf\xe9"])
+def test_bytes_that_are_no_text_are_refused_in_a_variable_as_in_a_file(folder: Path, raw: bytes) -> None:
+    """Python reads such bytes of the environment as lone surrogates, which no other program understands."""
+    (folder / "raw").write_bytes(raw)
+    told: list[str] = []
+    reading = SecretReader({"RAW": os.fsdecode(raw), "TEXT": "café"}, {}, ("*",), folder, (), told.append)
+    for source, said, hint in (
+        (EnvSecret("RAW"), "needs the variable RAW, which is not UTF-8 text", "set it as UTF-8"),
+        (FileSecret("raw"), f"needs raw below {folder}, which is not UTF-8 text", "save it as UTF-8"),
+    ):
+        with pytest.raises(SecretMissing) as missing:
+            reading.read(source)
+        assert missing.value.message == said
+        assert missing.value.hint == f"{hint}; for bytes that are no text, take their base64"
+    assert (reading.read(EnvSecret("TEXT")), told) == ("café", ["café"])
 
 
 @pytest.mark.parametrize(
