@@ -12,6 +12,7 @@ clock wrote. Here is one take-over, in seconds of each process's own clock:
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any, Protocol
@@ -187,6 +188,7 @@ class Leadership:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._name = secrets.token_hex(6)
         self._until: float | None = None
         self._term = 0
         self._term_of_pass = 0
@@ -205,6 +207,11 @@ class Leadership:
     def rest(self) -> float | None:
         """Seconds until it leads no more unless it is renewed, possibly negative; None: it does not lead."""
         return None if self._until is None else self._until - self._clock.monotonic()
+
+    @property
+    def term(self) -> str:
+        """A name of the term in which the present pass began; no other term of any process has it."""
+        return f"{self._name}-{self._term_of_pass}"
 
     def renew(self, until: float) -> None:
         """Lead until then, in monotonic seconds; this begins a term unless one runs."""

@@ -215,7 +215,8 @@ class MissingFunction:
     """An owned function that git does not list. ``suspects`` are functions of git that may be it under a new slug.
 
     Its deletion was due at every pass from ``since`` to ``seen``; None: it is not due. ``tick`` is ``seen`` on the monotonic
-    clock of that ``session``.
+    clock of that ``session``. ``term`` is the term of leadership of that pass; empty: there was no election. ``updated_at`` is
+    the time of Kapso's record that was seen.
     """
 
     function_id: str
@@ -225,6 +226,8 @@ class MissingFunction:
     seen: datetime | None = None
     tick: float = 0.0
     session: str = ""
+    term: str = ""
+    updated_at: datetime | None = None
 
     @property
     def seconds(self) -> float:

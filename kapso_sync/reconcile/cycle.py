@@ -9,6 +9,7 @@ import asyncio
 import functools
 from collections.abc import Callable, Collection
 from dataclasses import field, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from kapso_sync.aio import in_slices
@@ -89,7 +90,8 @@ class PassDeps:
     """Everything that a pass works with.
 
     ``load_state`` returns the content of the state folder. ``session`` identifies this process: monotonic times are compared
-    only within one session. ``settled`` are the steps that the next pass of this process may use again; None: there is none.
+    only within one session. ``term`` returns the term of leadership, and ``max_gap`` is as in `Timestamps`. ``settled`` are the
+    steps that the next pass of this process may use again; None: there is none.
     """
 
     source: Source
@@ -101,6 +103,8 @@ class PassDeps:
     clock: Clock
     emit: events.Listener = field(repr=False)
     session: str = ""
+    term: Callable[[], str] = lambda: ""
+    max_gap: timedelta | None = None
     settled: SettledSteps | None = None
 
 
@@ -169,7 +173,8 @@ async def plan_pass(deps: PassDeps, request: PassRequest) -> PlannedPass:
     if known.secrets != observed.secrets:
         observed, plan = known, await in_slices(plan_in_slices(desired, known, policy, deps.settled))
     plan = replace(plan, notices=(*plan.notices, *rename_notices(desired, observed)))
-    plan = defer_deletions(plan, state.missing, Timestamps(deps.clock.now(), deps.clock.monotonic(), deps.session))
+    moment = Timestamps(deps.clock.now(), deps.clock.monotonic(), deps.session, deps.term(), deps.max_gap)
+    plan = defer_deletions(plan, state.missing, moment)
     guarded = guard(plan, limits)
     upcoming = {function.slug: function.code for function in desired.functions}
     deletions: tuple[Delete, ...] = ()

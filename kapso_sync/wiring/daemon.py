@@ -65,6 +65,7 @@ def make_daemon(
     replica = make_replica(initial, clock)
     notifications = NotificationDeps(lambda: settings.current, tracker, bus.redactor, clock, bus.emit, complete)
     may_call = None if replica is None else replica.leadership.check
+    term = (lambda: "") if replica is None else (lambda: replica.leadership.term)
     service = DaemonService(
         ServiceDeps(
             clock=clock,
@@ -74,7 +75,7 @@ def make_daemon(
             settings=settings,
             systemd=SystemdNotifier(),
             open_session=lambda current: open_session(
-                current, bus, writes=True, tracker=tracker, start_locally=start_locally, may_call=may_call
+                current, bus, writes=True, tracker=tracker, start_locally=start_locally, may_call=may_call, term=term
             ),
             open_server=lambda: open_server(settings.current.listen, control, clock),
             open_notifications=lambda folder: run_notifications(notifications, folder),

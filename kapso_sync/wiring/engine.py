@@ -7,6 +7,7 @@ import secrets
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,9 @@ from kapso_sync.wiring.unchanged import circumstances
 if TYPE_CHECKING:
     from kapso_sync.status.tracker import StatusTracker
 
+MAX_MISSED_INTERVALS = 3
+"""Maximum number of intervals for which a daemon may have been away and still go on with the deletion grace that it noted."""
+
 TEMPORARY_OWNER = (
     "this folder has no git remote, so its owner, {owner}, is made of its path; a remote that you add becomes the owner, "
     "and KAPSO_SYNC_OWNER keeps one when the folder moves"
@@ -59,12 +63,14 @@ async def open_session(  # noqa: PLR0913 - each is something that another caller
     tracker: StatusTracker | None = None,
     start_locally: StartLocally | None = None,
     may_call: MayCall | None = None,
+    term: Callable[[], str] = lambda: "",
     not_before: float | None = None,
 ) -> AsyncIterator[Session]:
     """Build everything for passes over the settings' source; with ``writes`` this process holds the state folder.
 
     ``tracker`` follows the passes, and is a daemon's; without one, only the state folder remembers them, and no deployment is
-    watched. ``start_locally`` is as in `ExecutorSettings`, ``may_call`` as in `Transport`, ``not_before`` as in `RateLimiter`.
+    watched. ``start_locally`` is as in `ExecutorSettings`, ``may_call`` as in `Transport`, ``term`` as in `PassDeps`,
+    ``not_before`` as in `RateLimiter`.
 
     Raises `ConfigError`, `StateLocked`, `StateUnusable`, `StateForeign`, and what `resolve_source` raises.
     """
@@ -124,6 +130,8 @@ async def open_session(  # noqa: PLR0913 - each is something that another caller
             clock=clock,
             emit=bus.emit,
             session=new_id(),
+            term=term,
+            max_gap=None if tracker is None else timedelta(seconds=MAX_MISSED_INTERVALS * settings.interval),
             settled=SettledSteps() if writes else None,
         )
         if store is None:

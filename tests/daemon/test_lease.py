@@ -129,6 +129,25 @@ async def test_a_leader_without_renewal_may_write_for_ten_seconds_only() -> None
 
 
 @in_virtual_time
+async def test_every_term_of_leadership_has_a_name_of_its_own() -> None:
+    """Whoever leads, and how often: what was noted in one term is not taken for a note of another one."""
+    async with election() as running:
+        replicas = [running.join(identity) for identity in "ab"]
+        names = []
+        for _ in range(2):
+            for replica in replicas:
+                replica.leadership.renew(running.clock.monotonic() + 5.0)
+                replica.leadership.begin_pass()
+                names.append(replica.leadership.term)
+                replica.leadership.renew(running.clock.monotonic() + 5.0)
+                replica.leadership.begin_pass()
+                assert replica.leadership.term == names[-1]
+                replica.leadership.end()
+                assert replica.leadership.term == names[-1]
+        assert len(set(names)) == 4
+
+
+@in_virtual_time
 async def test_a_pass_of_an_earlier_term_may_not_write() -> None:
     """Even where the same replica leads again: another may have written in between."""
     async with election() as running:

@@ -330,6 +330,27 @@ def test_without_the_lease_api_nobody_calls_kapso(tmp_path: Path) -> None:
         assert len(running.callers()) == 1
 
 
+def test_the_deletion_grace_begins_again_with_each_term(tmp_path: Path) -> None:
+    """A replica that leads again cannot know what another one saw in git meanwhile; the control is the first announcement."""
+    both = {"greet": answering("one"), "leaves": answering("two")}
+    with cluster(tmp_path, KAPSO_SYNC_PRUNE="true", KAPSO_SYNC_PRUNE_GRACE="13s", KAPSO_SYNC_INTERVAL="1s") as running:
+        write_functions(tmp_path / "source", both)
+        running.start("a")
+        until(lambda: len(ids(running.kapso)) == 2, 10)
+        replica = running.replicas["a"]
+        running.kube.fault = lambda *_: 500
+        write_functions(tmp_path / "source", {"greet": answering("one")})
+        due = datetime.fromisoformat(replica.event("prune.pending")["at"])
+        replica.event("lease.lost", seconds=12)
+        until(lambda: datetime.now(UTC) > due + timedelta(seconds=1), 15)
+        running.kube.fault = lambda *_: None
+        until(lambda: len(replica.named("prune.pending")) > 1, 10)
+        again = datetime.fromisoformat(replica.named("prune.pending")[-1]["at"])
+        assert (again > due + timedelta(seconds=10), len(ids(running.kapso))) == (True, 2)
+        until(lambda: len(ids(running.kapso)) == 1, 20)
+        assert datetime.now(UTC) >= again
+
+
 def test_a_suspension_from_before_there_was_a_lease_moves_to_it(tmp_path: Path) -> None:
     """Who turns replicas on in the middle of a freeze does not end it; nothing is left in the state folder."""
     with cluster(tmp_path, KAPSO_SYNC_LEASE="") as running:

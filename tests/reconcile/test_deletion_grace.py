@@ -96,6 +96,111 @@ def test_no_restart_and_no_clock_change_shortens_the_deletion_grace(history: lis
         assert not trusted or absence.seconds >= true - began - 0.001
 
 
+@dataclass(frozen=True)
+class Turn:
+    """A pass of one of two replicas, each with a memory of its own; another one than before leads in a new term."""
+
+    after: float
+    replica: str
+    term_ended: bool = False
+    restarted: bool = False
+    in_git: bool = False
+
+
+turns = st.builds(
+    Turn,
+    after=st.sampled_from((1.0, 60.0, 299.0, 900.0)),
+    replica=st.sampled_from("aab"),
+    term_ended=st.sampled_from((False, False, True)),
+    restarted=st.sampled_from((False, False, True)),
+    in_git=st.sampled_from((False, False, True)),
+)
+
+
+@given(st.lists(turns, min_size=1, max_size=12))
+@example([Turn(1, "a"), Turn(1, "b", in_git=True), Turn(900, "a")])
+def test_no_change_of_the_leader_shortens_the_deletion_grace(history: list[Turn]) -> None:
+    """Waited time counts from the first pass of a term after any replica's last pass that saw the function, and in full."""
+    plan = make_plan(desired(want("a")), resolve_intents([remote("a"), remote("b")], memory(), OWNER), PRUNING)
+    known: dict[str, dict[str, MissingFunction]] = {"a": {}, "b": {}}
+    now, term, session, leader = 0.0, 0, 0, ""
+    began: float | None = None
+    for turn in history:
+        now += turn.after
+        if turn.replica != leader or turn.term_ended:
+            leader, term, began = turn.replica, term + 1, None
+        session += turn.restarted  # as when its settings are loaded again
+        if turn.in_git:
+            known[leader], began = {}, None
+            continue
+        began = now if began is None else began
+        moment = Timestamps(DAWN + timedelta(seconds=now), now, f"{leader}{session}", f"term {term}")
+        (absence,) = defer_deletions(plan, known[leader], moment).missing
+        known[leader] = {absence.function_id: absence}
+        assert absence.seconds == pytest.approx(now - began)
+
+
+SEEN = MissingFunction("id-b", "b", since=DAWN, seen=DAWN + timedelta(hours=1), tick=3600.0, session="one", updated_at=DAWN)
+HOUR = timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("before", "moment", "is_kept"),
+    [
+        pytest.param(SEEN, Timestamps(DAWN + 2 * HOUR, 7200.0, "one"), True, id="the same process"),
+        pytest.param(SEEN, Timestamps(DAWN + 2 * HOUR, 5.0, "two"), True, id="cron, every hour"),
+        pytest.param(SEEN, Timestamps(DAWN + 99 * HOUR, 5.0, "two"), True, id="cron, after a long weekend"),
+        pytest.param(SEEN, Timestamps(DAWN + 2 * HOUR, 5.0, "two", max_gap=HOUR), True, id="a restart"),
+        pytest.param(SEEN, Timestamps(DAWN + 3 * HOUR, 5.0, "two", max_gap=HOUR), False, id="a restart after a long time"),
+        pytest.param(SEEN, Timestamps(DAWN + 3 * HOUR, 10800.0, "one", max_gap=HOUR), True, id="a long pass or suspension"),
+        pytest.param(
+            replace(SEEN, term="x"), Timestamps(DAWN + 2 * HOUR, 7200.0, "one", "x"), True, id="the same term of leadership"
+        ),
+        pytest.param(
+            replace(SEEN, term="x"), Timestamps(DAWN + 2 * HOUR, 5.0, "two", "x"), True, id="settings loaded in the same term"
+        ),
+        pytest.param(replace(SEEN, term="x"), Timestamps(DAWN + 2 * HOUR, 7200.0, "one", "y"), False, id="another term"),
+        pytest.param(SEEN, Timestamps(DAWN + 2 * HOUR, 7200.0, "one", "x"), False, id="the first term"),
+        pytest.param(replace(SEEN, term="x"), Timestamps(DAWN + 2 * HOUR, 5.0, "two"), True, id="`plan` beside a leader"),
+        pytest.param(
+            replace(SEEN, updated_at=DAWN - HOUR), Timestamps(DAWN + 2 * HOUR, 7200.0, "one"), False, id="written by another"
+        ),
+        pytest.param(replace(SEEN, updated_at=None), Timestamps(DAWN + 2 * HOUR, 7200.0, "one"), True, id="an older memory"),
+    ],
+)
+def test_deletion_grace_counts_only_time_that_our_memory_covers(
+    before: MissingFunction, moment: Timestamps, *, is_kept: bool
+) -> None:
+    """Where another writer may have seen the function in git, or is known to have written it, the time starts again."""
+    gone = replace(remote("b"), id="id-b", updated_at=DAWN)
+    plan = make_plan(desired(want("a")), resolve_intents([remote("a"), gone], memory(), OWNER), PRUNING)
+    (absence,) = defer_deletions(plan, {"id-b": before}, moment).missing
+    assert absence.since == (DAWN if is_kept else moment.now)
+
+
+async def test_a_deletion_waits_again_after_another_process_wrote_the_function(bench: Bench) -> None:
+    """A sync with another state folder had it in git meanwhile, as the time of its last change on Kapso shows."""
+    await patient(bench).sync(desired(want("a"), want("b", CODE_B)))
+    await bench.sync(desired(want("a")))
+    await bench.clock.sleep(GRACE / 2)
+    elsewhere = replace(bench, folder=bench.folder.parent / "elsewhere")
+    await elsewhere.sync(desired(want("a"), want("b", code("changed"))))
+    await bench.clock.sleep(GRACE)
+    assert (await bench.sync(desired(want("a")))).plan.deferred_deletions
+    await bench.clock.sleep(GRACE)
+    assert (await bench.sync(desired(want("a")))).count("delete") == 1
+
+
+async def test_hourly_syncs_delete_after_a_grace_of_a_day(bench: Bench) -> None:
+    """Each is a process of its own, and the state folder is their memory."""
+    patient(bench).limits = replace(bench.limits, grace=86400.0)
+    await bench.sync(desired(want("a"), want("b", CODE_B)))
+    for _ in range(24):
+        assert (await bench.sync(desired(want("a")))).count("delete") == 0
+        await bench.clock.sleep(3600)
+    assert (await bench.sync(desired(want("a")))).count("delete") == 1
+
+
 async def test_a_deferred_deletion_is_announced_and_waits_for_the_grace(bench: Bench) -> None:
     """Log, status and plan say when; after the grace it is deleted; the pass succeeds."""
     await patient(bench).sync(desired(want("a"), want("b", CODE_B)))

@@ -38,14 +38,21 @@ def rows(folder: Path) -> dict[str, Any]:
             f"function {key}": json.loads(text) for key, text in db.execute("SELECT function_id, record FROM functions")
         }
         intents = {f"intent {key}": json.loads(text) for key, text in db.execute("SELECT id, record FROM intents")}
-        meta = {f"meta {key}": value for key, value in db.execute("SELECT key, value FROM meta")}
+        meta = {f"meta {key}": _parsed(value) for key, value in db.execute("SELECT key, value FROM meta")}
     return functions | intents | meta
+
+
+def _parsed(text: str) -> Any:
+    """Return a JSON list of records; anything else is compared as the text that it is."""
+    return json.loads(text) if text.startswith("[{") else text
 
 
 def contains(new: Any, old: Any) -> bool:
     """Tell whether everything in ``old`` stands in ``new`` as well; new keys may have come."""
     if isinstance(old, dict):
         return isinstance(new, dict) and all(key in new and contains(new[key], value) for key, value in old.items())
+    if isinstance(old, list):
+        return isinstance(new, list) and len(new) == len(old) and all(map(contains, new, old))
     return bool(new == old)
 
 

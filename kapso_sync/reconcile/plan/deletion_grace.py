@@ -25,11 +25,17 @@ CLOCK_SKEW_TOLERANCE = timedelta(seconds=5)
 
 @dataclass(frozen=True, slots=True)
 class Timestamps:
-    """The time of a pass. ``monotonic`` seconds are compared within one ``session`` only."""
+    """The time of a pass. ``monotonic`` seconds are compared within one ``session`` only.
+
+    ``term`` is the term of leadership; empty: there is no election. ``max_gap`` is for how long a daemon may have been away and
+    still go on with what it noted before; None: any time, as between the runs of `sync`.
+    """
 
     now: datetime
     monotonic: float = 0.0
     session: str = ""
+    term: str = ""
+    max_gap: timedelta | None = None
 
 
 def find_missing(
@@ -53,7 +59,7 @@ def find_missing(
             if not known and remote.id not in observed.state.owned:
                 others |= {slug: codes.get(slug, code) for slug, code in _younger(remote, silent, observed).items()}
             suspects |= {slug for slug, code in others.items() if _alike(code, remote, budget)}
-        found.append(MissingFunction(remote.id, remote.slug, tuple(sorted(suspects))))
+        found.append(MissingFunction(remote.id, remote.slug, tuple(sorted(suspects)), updated_at=remote.updated_at))
     return tuple(found)
 
 
@@ -133,8 +139,8 @@ def _lasting(absence: MissingFunction, before: MissingFunction | None, moment: T
     Missing since 12:00, seen at 12:01, and the wall clock is set to 18:00 while the process sleeps for a minute: the function
     has been missing for two minutes, not for six hours, so a grace of ten minutes is not over.
     """
-    now = replace(absence, seen=moment.now, tick=moment.monotonic, session=moment.session)
-    if before is None or before.since is None or before.seen is None:
+    now = replace(absence, seen=moment.now, tick=moment.monotonic, session=moment.session, term=moment.term)
+    if before is None or before.since is None or before.seen is None or not _is_continued(absence, before, moment):
         return replace(now, since=moment.now)
     passed = moment.now - before.seen
     if before.session == moment.session:
@@ -142,3 +148,26 @@ def _lasting(absence: MissingFunction, before: MissingFunction | None, moment: T
         if abs(passed - steady) > CLOCK_SKEW_TOLERANCE:
             return replace(now, since=moment.now - (before.seen - before.since) - max(steady, timedelta(0)))
     return replace(now, since=before.since if passed >= timedelta(0) else moment.now)
+
+
+def _is_continued(absence: MissingFunction, before: MissingFunction, moment: Timestamps) -> bool:
+    """Return whether no other writer can be expected to have seen the function in git since we last missed it.
+
+    Another writer has a memory of its own, and leaves no trace on Kapso where it finds everything in sync. So a replica that
+    leads for the second time does not go on where it was; with a grace of ten minutes:
+
+        12:00  `a` leads, and git has dropped `greet`     `a`: missing since 12:00
+        12:02  `b` leads, and git lists `greet` again     `a` sees nothing of that
+        12:20  git drops it, and `a` leads again          `a`: missing since 12:20, so it is deleted at 12:30 and not now
+
+    - With an election, only the time within one term of leadership counts.
+    - After a daemon without one was away for more than ``max_gap``, the time starts again: another one may have run instead.
+    - For `sync` the state folder's memory is the truth: with a run every hour, a grace of a day ends after a day.
+    - If Kapso's record has changed, somebody wrote the function, most likely with git listing it: the time starts again.
+    """
+    if moment.term and before.term != moment.term:
+        return False
+    if absence.updated_at is not None and before.updated_at is not None and absence.updated_at != before.updated_at:
+        return False
+    is_same_process = before.session == moment.session
+    return is_same_process or moment.max_gap is None or moment.now - (before.seen or moment.now) <= moment.max_gap
