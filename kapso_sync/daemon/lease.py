@@ -12,7 +12,6 @@ clock wrote. Here is one take-over, in seconds of each process's own clock:
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any, Protocol
@@ -184,11 +183,12 @@ class Leadership:
     """Says whether this process may call Kapso now, by the monotonic clock alone: it closes although nothing runs.
 
     A pass may call Kapso only in the term in which it began: another replica may have written since an earlier one.
+    ``identity`` is this process's in the Lease, and no other's.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, identity: str) -> None:
         self._clock = clock
-        self._name = secrets.token_hex(6)
+        self._identity = identity
         self._until: float | None = None
         self._term = 0
         self._term_of_pass = 0
@@ -211,7 +211,7 @@ class Leadership:
     @property
     def term(self) -> str:
         """A name of the term in which the present pass began; no other term of any process has it."""
-        return f"{self._name}-{self._term_of_pass}"
+        return f"{self._identity}-{self._term_of_pass}"
 
     def renew(self, until: float) -> None:
         """Lead until then, in monotonic seconds; this begins a term unless one runs."""

@@ -115,7 +115,7 @@ def make_replica(settings: Settings, clock: Clock) -> ReplicaDeps | None:
     api = KubeLeaseApi(access, settings.user_agent or f"kapso-sync/{__version__}")
     # Two processes of one name, such as a Pod's container before and after a restart, must not take each other for themselves.
     identity = f"{socket.gethostname()}_{secrets.token_hex(4)}"
-    return ReplicaDeps(api, identity, Leadership(clock), lambda: secrets.token_hex(6))
+    return ReplicaDeps(api, identity, Leadership(clock, identity), lambda: secrets.token_hex(6))
 
 
 @contextlib.asynccontextmanager

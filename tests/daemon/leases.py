@@ -189,7 +189,7 @@ class Election:
     def join(self, identity: str, *, rate: float = 1.0, ahead: float = 0.0, deliveries: Sequence[Delivery] = ()) -> Contender:
         clock = SkewedClock(self.clock, rate, ahead)
         link = LeaseLink(self.store, self.clock, rate, list(deliveries))
-        leadership, told = Leadership(clock), list[events.Event]()
+        leadership, told = Leadership(clock, identity), list[events.Event]()
 
         def on_acquired(_: Lease) -> None:
             contender.acquired += 1

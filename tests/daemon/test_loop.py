@@ -163,7 +163,7 @@ async def running_loop(
 
 async def test_a_standby_reads_its_source_and_runs_no_pass() -> None:
     """Whatever triggers it; once it leads, a pass begins at once, and ends early when it leads no more."""
-    leadership = Leadership(VirtualClock())
+    leadership = Leadership(VirtualClock(), "a")
     async with running_loop(leadership=leadership) as running:
         for trigger in (Trigger.START, Trigger.WEBHOOK, Trigger.PERSON):
             running.triggers.request(trigger)
@@ -187,7 +187,7 @@ async def test_a_standby_reads_its_source_and_runs_no_pass() -> None:
 
 async def test_a_pass_that_loses_the_lease_is_not_retried_and_forgets_what_was_allowed() -> None:
     """The leader continues; when this replica leads again much later, nobody expects a deletion that was asked for before."""
-    leadership = Leadership(VirtualClock())
+    leadership = Leadership(VirtualClock(), "a")
     leadership.renew(10.0)
     async with running_loop(leadership=leadership) as running:
         running.place.results = [NotLeading("this replica does not lead")]
@@ -205,7 +205,7 @@ async def test_a_pass_that_loses_the_lease_is_not_retried_and_forgets_what_was_a
 
 async def test_a_pass_that_ends_early_because_the_lease_is_lost_settles_nothing() -> None:
     """Also where it met no call: what is left undone is the next leader's."""
-    leadership = Leadership(VirtualClock())
+    leadership = Leadership(VirtualClock(), "a")
     leadership.renew(10.0)
     async with running_loop(leadership=leadership) as running:
         used = list[str]()

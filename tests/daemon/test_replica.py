@@ -67,7 +67,7 @@ class Seen:
 def join(running: Election, identity: str) -> Seen:
     link, told = LeaseLink(running.store, running.clock), list[events.Event]()
     numbers = itertools.count(1)
-    deps = ReplicaDeps(link, identity, Leadership(running.clock), lambda: f"{identity}{next(numbers)}")
+    deps = ReplicaDeps(link, identity, Leadership(running.clock, identity), lambda: f"{identity}{next(numbers)}")
 
     def requested(request: ReplicaRequest, on_used: Callable[[], None]) -> None:
         seen.requests.append(request)
