@@ -109,14 +109,17 @@ SecretsDigest = Callable[[Mapping[str, Json]], str]
 
 
 def secrets_digest(api_key: Callable[[], str]) -> SecretsDigest:
-    """Return the digest of secrets in marks: eight hex digits of an HMAC whose key is derived from the API key.
+    """Return the digest of secrets in marks: two hex digits for a key, and six of an HMAC with that key.
 
-    Whoever has the API key can deploy code that reads the secrets anyway.
+    The key is derived from the API key: whoever has that can deploy code that reads the secrets anyway. Digests with other keys
+    cannot be compared. ``00`` is no key.
     """
 
     def digest(values: Mapping[str, Json]) -> str:
         key = hashlib.sha256(b"kapso-sync: secrets in ownership marks\0" + api_key().encode()).digest()
-        return hmac.new(key, canonical_json(dict(values)).encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:8]
+        key_id = hashlib.sha256(key).digest()[0] % 255 + 1
+        text = canonical_json(dict(values)).encode("utf-8", "surrogatepass")
+        return f"{key_id:02x}{hmac.new(key, text, hashlib.sha256).hexdigest()[:6]}"
 
     return digest
 

@@ -301,6 +301,59 @@ async def test_after_a_key_rotation_with_memory_lost_secrets_are_set_once(replic
     assert another.api.writes == []
 
 
+async def test_two_processes_with_an_api_key_each_do_not_set_the_same_secrets_in_turn(replicas: Replicas) -> None:
+    """A laptop and CI: what the other one set cannot be compared. A new value is set by whoever has it."""
+    laptop, ci = replicas.process("laptop"), replicas.process("ci")
+    for _ in range(2):
+        for process, key in ((laptop, "key of laptop"), (ci, "key of ci")):
+            assert (await process.sync(desired(with_secrets(key, ONE="1")))).exit_code == 0
+            await replicas.later()
+    writes = len(laptop.api.writes) + len(ci.api.writes)
+    for process, key in ((laptop, "key of laptop"), (ci, "key of ci")):
+        assert (await process.sync(desired(with_secrets(key, ONE="1")))).plan.in_sync
+        await replicas.later()
+    assert len(laptop.api.writes) + len(ci.api.writes) == writes
+    for process, key in ((laptop, "key of laptop"), (ci, "key of ci"), (laptop, "key of laptop")):
+        assert (await process.sync(desired(with_secrets(key, ONE="new")))).exit_code == 0
+        await replicas.later()
+    assert replicas.world.function("a").secrets == {"ONE": "new"}
+    assert (await laptop.sync(desired(with_secrets("key of laptop", ONE="new")))).plan.in_sync
+
+
+async def test_secrets_that_a_process_with_another_api_key_began_to_set_are_set_again(replicas: Replicas) -> None:
+    """Its digests cannot be compared, and still the mark says that it did not end."""
+    await applied(replicas, with_secrets("key of laptop", ONE="1", TWO="2"))
+    ci = replicas.newcomer()
+    ci.api.fate = lambda _, method, route: Fate.KILLED_AFTER if (method, route) == SET else Fate.FINE
+    with contextlib.suppress(Killed, BaseExceptionGroup):
+        await ci.sync(desired(with_secrets("key of ci", ONE="new", TWO="2")))
+    await replicas.later()
+    assert (await replicas.process("first").sync(desired(with_secrets("key of laptop", ONE="1", TWO="2")))).exit_code == 0
+    assert replicas.world.function("a").secrets == {"ONE": "1", "TWO": "2"}
+
+
+async def test_two_sources_with_one_owner_stop_setting_each_others_secrets(replicas: Replicas) -> None:
+    """Each has another value, round after round: that is blocked with the reason; a new value in git is set."""
+    one, other = replicas.process("one"), replicas.process("other")
+    for _ in range(8):
+        for process, value in ((one, "1"), (other, "2")):
+            await process.sync(desired(with_secrets(ONE=value)))
+            await replicas.later()
+    writes = len(one.api.writes) + len(other.api.writes)
+    for process, value in ((one, "1"), (other, "2")):
+        await process.sync(desired(with_secrets(ONE=value)))
+        await replicas.later()
+    assert len(one.api.writes) + len(other.api.writes) == writes
+    steps = [
+        only((await process.plan(desired(with_secrets(ONE=value)))).steps) for process, value in ((one, "1"), (other, "2"))
+    ]
+    (blocked,) = [step for step in steps if isinstance(step, Blocked)]
+    assert (blocked.by, blocked.fields) == (BlockedBy.OSCILLATION, ("secrets",))
+    assert "replaced its secrets" in blocked.reasons[0]
+    assert (await one.sync(desired(with_secrets(ONE="3")))).exit_code == 0
+    assert replicas.world.function("a").secrets == {"ONE": "3"}
+
+
 async def test_a_pass_that_dies_before_the_secrets_are_set_does_not_claim_them_in_the_mark(replicas: Replicas) -> None:
     """Whoever comes next without memory sets them."""
     first = replicas.process("first")

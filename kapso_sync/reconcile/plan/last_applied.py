@@ -30,6 +30,9 @@ from kapso_sync.model.ownership import AppliedDigests
 from kapso_sync.model.plan import SecretChanges
 from kapso_sync.model.state import NO_SECRETS, InventoryRecord, KnownSecrets, LiveContent
 
+_CHANGING = "00"
+"""What a digest of secrets begins with that no key made: they are being changed."""
+
 _STALE = "changed"
 """Stands for the digest of a secret whose value was another one when the mark was written."""
 
@@ -80,7 +83,7 @@ def find_last_applied(
         corrections=0,
         quarantine=quarantine,
         undecided=None,
-        contested=base.contested + 1 if known is not None and _replaced(want, known, wanted) else 0,
+        contested=base.contested + 1 if known is not None and _replaced(want, known, wanted, applied) else 0,
         secrets=_secrets(want, applied, known),
         applied=applied,
         outdated_version=base.outdated_version or (known is not None and not _same_content(known.applied, applied)),
@@ -92,10 +95,12 @@ def _same_content(known: AppliedDigests | None, applied: AppliedDigests) -> bool
     return known is not None and (known.code, known.fields) == (applied.code, applied.fields)
 
 
-def _replaced(want: DesiredFunction, known: InventoryRecord, applied: Content) -> bool:
-    """Return whether other content was applied, although git says here what it said at our last write."""
+def _replaced(want: DesiredFunction, known: InventoryRecord, wanted: Content, applied: AppliedDigests) -> bool:
+    """Return whether other content or secrets were applied, although git says here what it said at our last write."""
     styles = [dict(want.in_style(style).content) for style in CodeStyle]
-    return dict(known.wanted) in styles and dict(applied) not in styles
+    if dict(known.wanted) in styles and dict(wanted) not in styles:
+        return True
+    return _is_set(want, known) and _key_of(applied) == _key_of_git(want) and applied.secrets != want.secrets_digest
 
 
 def _base(want: DesiredFunction, remote: RemoteFunction, stored: Content, applied: AppliedDigests) -> tuple[Content, Content]:
@@ -134,9 +139,14 @@ def _candidates(wanted: Mapping[str, Json], stored: Content) -> Iterator[dict[st
 def _secrets(want: DesiredFunction, applied: AppliedDigests, known: InventoryRecord | None) -> KnownSecrets:
     """Return the known secrets: those of git if they are what was last applied; otherwise all of them changed since.
 
+    What another process set with another API key cannot be compared. Where we remember that git's values were set, they count
+    as set then, or two processes with a key each would set the same values in turn for ever.
+
     What a deployment of ours may have lost is still to be looked for.
     """
     if known is not None and known.applied is not None and known.applied.secrets == applied.secrets:
+        return known.secrets
+    if known is not None and _is_set(want, known) and _key_of(applied) not in (None, _CHANGING, _key_of_git(want)):
         return known.secrets
     pending = NO_SECRETS
     if known is not None and known.secrets.unchecked:
@@ -146,6 +156,20 @@ def _secrets(want: DesiredFunction, applied: AppliedDigests, known: InventoryRec
     same = applied.secrets == want.secrets_digest
     digests = {name: value.digest if same else _changed(value.digest) for name, value in want.secrets.items()}
     return replace(pending, digests=digests)
+
+
+def _is_set(want: DesiredFunction, known: InventoryRecord) -> bool:
+    """Return whether our last write left Kapso with git's secrets."""
+    digests = known.secrets.digests
+    return bool(want.secrets) and all(digests.get(name) == value.digest for name, value in want.secrets.items())
+
+
+def _key_of(applied: AppliedDigests) -> str | None:
+    return None if applied.secrets is None else applied.secrets[:2]
+
+
+def _key_of_git(want: DesiredFunction) -> str | None:
+    return None if want.secrets_digest is None else want.secrets_digest[:2]
 
 
 def _changed(digest: str) -> str:
@@ -164,7 +188,7 @@ def changing_secrets_digest(want: DesiredFunction, changes: SecretChanges, since
     """
     if want.secrets_digest is None or not changes or changes.unverified:
         return None
-    return hashlib.sha256(f"changing {want.secrets_digest} since {since}".encode()).hexdigest()[:8]
+    return _CHANGING + hashlib.sha256(f"{want.secrets_digest} since {since}".encode()).hexdigest()[:6]
 
 
 def applied_by(want: DesiredFunction, stored: Content, code: str, secrets: str | None, *, running: bool) -> AppliedDigests:

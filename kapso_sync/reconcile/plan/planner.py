@@ -31,7 +31,7 @@ from kapso_sync.model.plan import (
 from kapso_sync.model.policies import AdoptPolicy, DriftPolicy
 from kapso_sync.model.state import InventoryRecord, Quarantine, ReconcilerState, WatchFinding
 from kapso_sync.reconcile.plan.code_style import in_preferred_style, in_style_of
-from kapso_sync.reconcile.plan.comparison import FunctionComparison, compare, content_diff
+from kapso_sync.reconcile.plan.comparison import SECRETS, FunctionComparison, compare, content_diff
 from kapso_sync.reconcile.plan.deletion_grace import find_missing, suspected_rename_notices
 from kapso_sync.reconcile.plan.intents import resolve_intents
 from kapso_sync.reconcile.plan.last_applied import applied_by, changing_secrets_digest, find_last_applied
@@ -496,13 +496,9 @@ class _Planner:
                 f"each of {last_applied.corrections} corrections was undone on Kapso: something else writes it",
                 f"find the other writer, then `kapso-sync sync --overwrite {want.slug}`",
             )
-        if difference.fields and last_applied is not None and last_applied.contested > OSCILLATION_LIMIT and not forced:
-            return blocking(
-                comparison,
-                BlockedBy.OSCILLATION,
-                f"another process of this owner replaced it {last_applied.contested} times, and git says the same here",
-                "two sources have one owner: give one of them a KAPSO_SYNC_OWNER of its own, or stop it",
-            )
+        changes = difference.fields or comparison.secrets
+        if changes and last_applied is not None and last_applied.contested > OSCILLATION_LIMIT and not forced:
+            return _contested(comparison, last_applied.contested)
         if comparison.renames:
             return self._rename(comparison)
         attaches = comparison.attach_to is not None and not comparison.deploys
@@ -663,3 +659,13 @@ class _Planner:
             remote=remote,
             confirmed=named,
         )
+
+
+def _contested(comparison: FunctionComparison, times: int) -> Blocked:
+    """Return the blocked step of a function that another process of this owner replaced so often."""
+    fields = comparison.difference.fields
+    what, hint = "it", "two sources have one owner: give one of them a KAPSO_SYNC_OWNER of its own, or stop it"
+    if not fields:
+        what, hint = "its secrets", "give both sources the same values, or one of them a KAPSO_SYNC_OWNER of its own"
+    reason = f"another process of this owner replaced {what} {times} times, and git says the same here"
+    return replace(blocking(comparison, BlockedBy.OSCILLATION, reason, hint), fields=fields or (SECRETS,))
