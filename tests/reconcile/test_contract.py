@@ -125,6 +125,7 @@ async def test_without_lock_version_a_function_is_read_again_before_an_update(be
     """Older bases have none: one more call, and no conflict where nobody saved."""
     switch(bench, lock_version=lock)
     await bench.sync(desired(want("a")))
+    await bench.clock.sleep(120)
     looks = bench.api.count("GET", "/functions/{id}")
     assert only(await bench.sync(desired(want("a", CODE_B)))) is Result.DONE
     assert bench.api.count("GET", "/functions/{id}") == looks + 1

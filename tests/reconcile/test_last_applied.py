@@ -244,6 +244,47 @@ async def test_with_digests_report_applies_git_and_reports_kapso_without_memory(
     assert (step.by, step.reasons[0]) == (BlockedBy.DRIFT_POLICY, "changed on Kapso, and drift is only reported")
 
 
+@pytest.mark.parametrize("memory", ["kept", "lost"])
+@pytest.mark.parametrize("seconds", [0.0, 2.0, 30.0, 300.0])
+async def test_code_that_was_saved_and_not_deployed_is_deployed_by_a_process_without_memory(
+    replicas: Replicas, memory: str, seconds: float
+) -> None:
+    """Killed between the two, soon after another deployment: Kapso's times are as if it was deployed."""
+    pod = replicas.process("pod")
+    assert (await pod.sync(desired(want("a", CODE_A)))).exit_code == 0
+    await replicas.later(seconds)
+    pod = replicas.process("pod") if memory == "kept" else replicas.newcomer()
+    pod.api.fate = lambda _, method, __: Fate.KILLED_AFTER if method == "PATCH" else Fate.FINE
+    with contextlib.suppress(Killed, BaseExceptionGroup):
+        await pod.sync(desired(want("a", CODE_B)))
+    assert replicas.world.function("a").code == CODE_B
+    await replicas.later()
+    assert (await replicas.newcomer().sync(desired(want("a", CODE_B)))).exit_code == 0
+    assert replicas.world.live_code() == {"a": CODE_B}
+    await replicas.later()
+    another = replicas.newcomer()
+    assert (await another.sync(desired(want("a", CODE_B)))).plan.in_sync
+    assert another.api.writes == []
+
+
+@pytest.mark.parametrize("memory", ["kept", "lost"])
+async def test_code_that_was_saved_while_older_code_was_deployed_is_deployed(replicas: Replicas, memory: str) -> None:
+    """Two pushes close together: the first one's deployment ends after the second one was saved, and its process is gone."""
+    await applied(replicas, want("a", CODE_A))
+    pod = replicas.process("pod")
+    pod.api.fate = lambda _, __, route: Fate.KILLED_AFTER if route.endswith("/deploy") else Fate.FINE
+    with contextlib.suppress(Killed, BaseExceptionGroup):
+        await pod.sync(desired(want("a", CODE_B)))
+    pod = replicas.process("pod") if memory == "kept" else replicas.newcomer()
+    pod.api.fate = lambda _, method, __: Fate.KILLED_AFTER if method == "PATCH" else Fate.FINE
+    with contextlib.suppress(Killed, BaseExceptionGroup):
+        await pod.sync(desired(want("a", CODE_C)))
+    await replicas.later()
+    assert (replicas.world.function("a").code, replicas.world.live_code()) == (CODE_C, {"a": CODE_B})
+    assert (await replicas.newcomer().sync(desired(want("a", CODE_C)))).exit_code == 0
+    assert replicas.world.live_code() == {"a": CODE_C}
+
+
 # Secrets
 
 

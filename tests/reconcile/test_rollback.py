@@ -443,6 +443,7 @@ async def test_a_rollback_killed_at_any_call_ends_with_the_old_code_live(tmp_pat
 async def test_an_interrupted_rollback_is_planned_as_a_rollback(bench: Bench) -> None:
     """The plan gives the reason, and does not try the bad code first."""
     await bench.sync(desired(checked(CODE_A)))
+    await bench.clock.sleep(120)
 
     def fate(_number: int, method: str, _route: str) -> Fate:
         patches = bench.api.count("PATCH", "/functions/{id}")

@@ -166,7 +166,9 @@ class Executor:
             )
             checks = CheckRunner(self._api, self._clock, self._emit, check_deps, superseded)
             project = UnseenProject(self._api, plan, observed)
-            writer = FunctionWriter(self._api, self._store, self._emit, {*observed.by_id, *observed.state.owned}, project)
+            writer = FunctionWriter(
+                self._api, self._store, self._clock, self._emit, {*observed.by_id, *observed.state.owned}, project
+            )
             secrets = SecretApplier(self._api, self._store, self._clock, self._emit, observed.state.facts)
             secrets.learn_from_losses(plan)
             flows = FlowAttacher(self._api, self._store, self._emit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import replace
+from datetime import timedelta
 
 from kapso_sync.dataclass import dataclass
 from kapso_sync.errors import (
@@ -20,6 +21,7 @@ from kapso_sync.errors import (
     StateForeign,
 )
 from kapso_sync.model import events
+from kapso_sync.model.clock import Clock
 from kapso_sync.model.functions import (
     CODE,
     DESCRIPTION,
@@ -43,6 +45,9 @@ from kapso_sync.reconcile.plan.intents import NOT_STORED
 from kapso_sync.reconcile.plan.last_applied import applied_by, changing_secrets_digest
 from kapso_sync.reconcile.plan.observed import stored_content
 from kapso_sync.reconcile.plan.steps import refusal_hint
+
+RECENT_DEPLOYMENT = timedelta(minutes=1)
+"""For how long after a deployment a write may be taken for a part of it, by its time alone; clocks differ."""
 
 CREATE_ATTEMPTS = 3
 """Maximum number of attempts of a create, if each answer is lost and the list does not show the function."""
@@ -75,10 +80,17 @@ class FunctionWriter:
     """
 
     def __init__(
-        self, api: FunctionsApi, store: Store, emit: events.Listener, known_ids: Iterable[str], project: UnseenProject
+        self,
+        api: FunctionsApi,
+        store: Store,
+        clock: Clock,
+        emit: events.Listener,
+        known_ids: Iterable[str],
+        project: UnseenProject,
     ) -> None:
         self._api = api
         self._store = store
+        self._clock = clock
         self._emit = emit
         self._known_ids = set(known_ids)
         self._project = project
@@ -217,6 +229,7 @@ class FunctionWriter:
         """Write the differences (nothing, for a step that only deploys)."""
         if not step.payload:
             return Written(step.remote, self._base_of(step), present_secrets=step.listed_secrets)
+        step = self._marked_as_saved(step)
         full = await self._whole(step)
         keeps = step.live is not None and step.quarantine is None and _touches_runtime(step) and not self._is_watched(step)
         if keeps:
@@ -267,6 +280,23 @@ class FunctionWriter:
             _require_slug(step, record, Call("PATCH", "/functions/{id}"))
         refusals = self._refusals(step.slug, record, step.payload)
         return Written(record, owned, backup, refusals, present_secrets=step.listed_secrets)
+
+    def _marked_as_saved(self, step: Modify) -> Modify:
+        """Return the step with a mark that does not name the code yet, if Kapso's times cannot show that it was only saved.
+
+        V3 was deployed a second ago, or its deployment has not ended, and V4 is saved. If the process dies here, a process
+        without memory would find V4 beside the time of V3's deployment, which is as if V4 was deployed. Without the code's
+        digest it deploys V4; after the deployment, `settle_mark` adds the digest.
+        """
+        mark, deployed_at = _sent_mark(step.payload), step.remote.last_deployed_at
+        if mark is None or mark.applied is None or not step.deploy or step.quarantine or not _touches_runtime(step):
+            return step
+        recent = deployed_at is not None and abs(self._clock.now() - deployed_at) < RECENT_DEPLOYMENT
+        if not (recent or step.unconfirmed or step.live is None):
+            return step
+        text = split_description(str(step.payload[DESCRIPTION]))[0]
+        unnamed = replace(mark, applied=replace(mark.applied, code=None))
+        return replace(step, payload={**step.payload, DESCRIPTION: f"{text}{unnamed}"})
 
     def _is_watched(self, step: Modify) -> bool:
         """Return whether what runs was still watched: until it has stood that, the version before it is the one to restore."""
@@ -371,9 +401,10 @@ class FunctionWriter:
         ours = all(known.digests.get(name) == value.digest for name, value in want.secrets.items())
         secrets = want.secrets_digest if ours and want.secrets_digest is not None and not known.rewriting else before.secrets
         running = step.deploys and owned.live is not None and owned.live.deployed_at == record.last_deployed_at
-        if record.code is None or code_hash(record.code) != owned.stored.get(CODE):
+        code = want.code if record.code is None else record.code
+        if code_hash(code) != owned.stored.get(CODE):
             return replace(applied_by(want, owned.stored, "", secrets, running=running), code=before.code)
-        return applied_by(want, owned.stored, record.code, secrets, running=running)
+        return applied_by(want, owned.stored, code, secrets, running=running)
 
     async def delete(self, step: Delete) -> str:
         """Read the function again, save a copy that is never dropped, then delete it; return the copy's name."""

@@ -214,7 +214,7 @@ def liveness(remote: RemoteFunction, stored: Content, last_applied: InventoryRec
         return Liveness(None, confirmed)
     if remote.last_deployed_at is None:
         return Liveness("Kapso knows no deployment of it")
-    if last_applied is not None and _only_saved(last_applied):
+    if _is_marked_as_saved(remote) or (last_applied is not None and _only_saved(last_applied)):
         # The deployment since then may have run already when we saved, with older content.
         return Liveness("saved on Kapso, and not deployed by us since: what runs may be older")
     if remote.updated_at is not None and remote.updated_at - remote.last_deployed_at > LIVE_SLACK:
@@ -225,6 +225,11 @@ def liveness(remote: RemoteFunction, stored: Content, last_applied: InventoryRec
 def _only_saved(last_applied: InventoryRecord) -> bool:
     """Return whether our last write was not seen to go live."""
     return last_applied.live is not None and not _same_runtime(last_applied.live.content, last_applied.stored)
+
+
+def _is_marked_as_saved(remote: RemoteFunction) -> bool:
+    """Return whether the mark does not name the code yet: it was saved, and its deployment was not seen to end."""
+    return remote.mark is not None and remote.mark.applied is not None and remote.mark.applied.code is None
 
 
 def runtime_content(content: Content, slug: str) -> Content:

@@ -86,13 +86,21 @@ def find_last_applied(
         contested=base.contested + 1 if known is not None and _replaced(want, known, wanted, applied) else 0,
         secrets=_secrets(want, applied, known),
         applied=applied,
-        outdated_version=base.outdated_version or (known is not None and not _same_content(known.applied, applied)),
+        outdated_version=base.outdated_version or (known is not None and not _is_same_content(want, known, applied)),
     )
 
 
-def _same_content(known: AppliedDigests | None, applied: AppliedDigests) -> bool:
-    """Return whether two marks say the same code and fields; their secrets may differ, and whether it runs."""
-    return known is not None and (known.code, known.fields) == (applied.code, applied.fields)
+def _is_same_content(want: DesiredFunction, known: InventoryRecord, applied: AppliedDigests) -> bool:
+    """Return whether the mark has the code and the fields of our last write; secrets may differ, and whether it runs.
+
+    Our mark may have been written before the deployment, without the code's digest.
+    """
+    if known.applied is None or known.applied.fields != applied.fields:
+        return False
+    if known.applied.code is not None:
+        return known.applied.code == applied.code
+    sent = [want.in_style(style).code for style in CodeStyle]
+    return any(code_digest(code) == applied.code for code in sent if code_hash(code) == known.wanted.get(CODE))
 
 
 def _replaced(want: DesiredFunction, known: InventoryRecord, wanted: Content, applied: AppliedDigests) -> bool:
