@@ -8,6 +8,7 @@ from kapso_sync.errors import StateForeign
 from kapso_sync.model.functions import RemoteFunction
 from kapso_sync.model.source import PROJECT_FILE
 from kapso_sync.model.state import ReconcilerState
+from kapso_sync.plurals import counted
 
 
 def require_same_project(functions: Iterable[RemoteFunction], state: ReconcilerState, named: str | None) -> None:
@@ -28,8 +29,8 @@ def require_not_emptied(state: ReconcilerState) -> None:
     if not state.owned and state.project_id is None:
         return
     project = f"project {state.project_id}" if state.project_id else "another project"
-    known = f"{len(state.owned)} functions of {project}" if state.owned else f"{project}, which had some"
+    known = f"{counted(len(state.owned), 'function')} of {project}" if state.owned else f"{project}, which had some"
     raise StateForeign(
         f"the API key opens an empty project, but the state folder knows {known}",
-        hint="is it the right key? If the functions were really deleted, `kapso-sync sync --allow-recreate` creates them again",
+        hint="is it the right key? If they were really deleted, `kapso-sync sync --allow-recreate` creates those that git has",
     )
