@@ -267,6 +267,19 @@ async def test_code_that_was_saved_and_not_deployed_is_deployed_by_a_process_wit
     assert another.api.writes == []
 
 
+async def test_a_change_in_git_is_applied_after_code_that_was_only_saved(replicas: Replicas) -> None:
+    """Nobody changed it on Kapso, so `report` does not hold it back."""
+    pod = replicas.process("pod")
+    assert (await pod.sync(desired(want("a", CODE_A)))).exit_code == 0
+    pod.api.fate = lambda _, method, __: Fate.KILLED_AFTER if method == "PATCH" else Fate.FINE
+    with contextlib.suppress(Killed, BaseExceptionGroup):
+        await pod.sync(desired(want("a", CODE_B)))
+    await replicas.later()
+    replicas.drift = DriftPolicy.REPORT
+    assert (await replicas.newcomer().sync(desired(want("a", CODE_C)))).exit_code == 0
+    assert replicas.world.live_code() == {"a": CODE_C}
+
+
 @pytest.mark.parametrize("memory", ["kept", "lost"])
 async def test_code_that_was_saved_while_older_code_was_deployed_is_deployed(replicas: Replicas, memory: str) -> None:
     """Two pushes close together: the first one's deployment ends after the second one was saved, and its process is gone."""

@@ -112,13 +112,17 @@ def _replaced(want: DesiredFunction, known: InventoryRecord, wanted: Content, ap
 
 
 def _base(want: DesiredFunction, remote: RemoteFunction, stored: Content, applied: AppliedDigests) -> tuple[Content, Content]:
-    """Return what git said at the last write, and what Kapso stored then; values that neither side has now are left out."""
+    """Return what git said at the last write, and what Kapso stored then; values that neither side has now are left out.
+
+    A mark without the code's digest is that of code which was saved and not deployed yet: it is what Kapso has.
+    """
     fields = _fields_of(want, stored, applied.fields)
     wanted: dict[str, Json] = dict(fields or {})
     was_stored: dict[str, Json] = {} if fields is None else {**{n: stored[n] for n in FIELDS if n in stored}, **fields}
     codes = [want.in_style(style).code for style in CodeStyle]
     in_git = next((code_hash(code) for code in codes if code_digest(code) == applied.code), None)
-    there = stored.get(CODE) if remote.code is not None and code_digest(remote.code) == applied.code else None
+    is_there = applied.code is None or (remote.code is not None and code_digest(remote.code) == applied.code)
+    there = stored.get(CODE) if is_there else None
     if there is not None or in_git is not None:
         wanted[CODE] = in_git if in_git is not None else there
         was_stored[CODE] = there if there is not None else in_git
