@@ -89,6 +89,7 @@ class InventoryRecord:
     ``whatsapp_flow`` is the WhatsApp Flow that we attached it to.
     ``contested`` counts how often, since the function was last found in sync, another process of this owner replaced the same
     content of git with its own.
+    ``replaced_secrets`` is the digest of secrets that another process had set with another API key, and that we replaced last.
     ``outdated_version``: another process of this owner wrote other content since the version to roll back to was stored, so
     that is not the one that ran before.
     """
@@ -112,6 +113,7 @@ class InventoryRecord:
     contested: int = 0
     whatsapp_flow: str | None = None
     outdated_version: bool = False
+    replaced_secrets: str | None = None
 
     @classmethod
     def new(cls, slug: str, function_id: str) -> InventoryRecord:

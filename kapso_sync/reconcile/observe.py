@@ -20,7 +20,7 @@ from kapso_sync.model.state import ReconcilerState
 from kapso_sync.reconcile.plan.intents import resolve_intents
 from kapso_sync.reconcile.plan.observed import Observed
 from kapso_sync.reconcile.plan.project import require_not_emptied, require_same_project
-from kapso_sync.reconcile.plan.renames import resolve_renames
+from kapso_sync.reconcile.plan.renames import resolve_renames, with_slugs_of_others
 from kapso_sync.reconcile.plan.secrets import SecretListing, listing_from, listing_needed
 
 MAX_LIST_AGE = 30.0
@@ -116,7 +116,7 @@ async def observe(  # noqa: PLR0913 - what a pass has at hand
         bare = [remote for remote in bare if _code_needed(remote, state, wanted)]
         full = {remote.id: remote for remote in await asyncio.gather(*(api.get_function(remote.id) for remote in bare))}
         functions = tuple(full.get(remote.id, remote) for remote in functions)
-    observed = resolve_intents(functions, state, owner)
+    observed = with_slugs_of_others(desired, resolve_intents(functions, state, owner))
     if listed.garbled or listed.digest:
         observed = replace(observed, garbled=listed.garbled, digest="" if bare else listed.digest)
     await asyncio.sleep(0)  # what follows takes some milliseconds for a thousand functions, as what is above does

@@ -40,7 +40,7 @@ _OCTAL = re.compile(r"\\([0-7]{3})")
 SIZE_LIMIT = 64 * 1024
 """Maximum size of a value, and of a file with values, in bytes."""
 
-MIN_DIGITS = 6
+MIN_DIGITS = 8
 """Minimum number of digits of a number in a JSON secret that is redacted: a shorter one is in every time and size."""
 
 AS_TEXT = "; for bytes that are no text, take their base64"

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 from kapso_sync.credentials import MASK, MASKED
 
@@ -62,6 +63,11 @@ _CODE_POINTS = {"byte": 16, "point": 16, "hex": 16, "decimal": 10}
 _NAMES = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 """What no text of XML or HTML has as it is; `html` has the names of 2,000 characters, which take half a megabyte."""
 
+_URL_ESCAPE = re.compile(r"%[0-9A-F]{2}")
+_MARKUP = re.compile(r"[<>&]")
+_HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"})
+"""What `html.escape` does."""
+
 _WHITE_SPACE = re.compile(r"\s+")
 _SHORTENED = re.compile(r"\.{2,}|…|\*{2,}|\[(?:\.{3}|…)\]")
 """What stands for the middle of a text that was shortened."""
@@ -81,9 +87,28 @@ def _base64_spellings(raw: bytes, encode: Callable[[bytes], bytes]) -> Iterator[
 
 
 def _json_spellings(value: str) -> set[str]:
-    """Return a text as JSON writes it, without quotation marks; PHP also escapes slashes."""
+    """Return a text as JSON writes it, without quotation marks.
+
+    PHP also escapes slashes, and Rails what HTML gives a meaning.
+    """
     found = {json.dumps(value, ensure_ascii=False)[1:-1], json.dumps(value)[1:-1]}
-    return found | {text.replace("/", "\\/") for text in found}
+    found |= {text.replace("/", "\\/") for text in found}
+    return found | {_MARKUP.sub(lambda sign: f"\\u{ord(sign[0]):04x}", text) for text in found}
+
+
+def _escaped_spellings(value: str) -> set[str]:
+    r"""Return a text as most programs escape it, once or twice.
+
+    Undoing escapes finds them as well, but not where a neighbour makes another escape of the first sign, as the backslash of
+    `C:\\name` does, nor where the text without escapes is too short to be looked for.
+    """
+    spellings = {quote_plus(value, errors="replace"), repr(value)[1:-1]}
+    for once in _json_spellings(value):
+        spellings |= {once, *_json_spellings(once)}
+    for safe in ("", "!'()*", "/"):
+        escaped = quote(value, safe=safe, errors="replace")
+        spellings |= {escaped, _URL_ESCAPE.sub(lambda found: found[0].lower(), escaped), quote(escaped)}
+    return spellings | {value.translate(_HTML), value.translate(_HTML).replace("&#x27;", "&#39;")}
 
 
 def _unescaped(found: re.Match[str]) -> str:
@@ -142,7 +167,7 @@ class Redactor:
         spellings = {value, plain, plain.replace(" ", "+")}
         if len(value) >= MIN_BLOCKED_LENGTH:
             spellings |= {case for spelling in spellings for case in (spelling.upper(), spelling.lower())}
-        spellings |= {raw.hex(), raw.hex().upper()}
+        spellings |= {raw.hex(), raw.hex().upper(), *_escaped_spellings(value)}
         for text in {value, *_json_spellings(value)}:
             for encode in (base64.b64encode, base64.urlsafe_b64encode):
                 spellings |= set(_base64_spellings(text.encode("utf-8", "surrogatepass"), encode))

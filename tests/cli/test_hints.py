@@ -389,6 +389,19 @@ def a_function_that_somebody_else_writes(bench: Bench) -> Generator[Ran, Ran, No
     assert (ran.code, bench.live("greet")) == (0, HELLO)
 
 
+@hint("; then `kapso-sync sync --overwrite")
+def a_function_that_another_process_of_this_owner_replaces(bench: Bench) -> Generator[Ran, Ran, None]:
+    bench.set(owner="acme/flows")
+    for number in range(12):
+        bench.set(state_dir=str(bench.home / f"state of {number % 2}"))
+        bench.write(greet=answering(f"{number % 2}"))
+        ran = bench.here("sync")
+        if ran.code != 0:
+            break
+    ran = yield ran
+    assert (ran.code, bench.live("greet")) == (0, answering(f"{number % 2}"))
+
+
 @hint("sets them")
 def secrets_that_were_there_before(bench: Bench) -> Generator[Ran, Ran, None]:
     function = {"name": "greet", "slug": "greet", "code": HELLO}

@@ -21,6 +21,7 @@ from kapso_sync.model.json_values import Json
 from kapso_sync.model.ownership import AppliedDigests, mark_for, split_description, without_digests
 from kapso_sync.model.plan import Blocked, BlockedBy, NoChange, Origin, Step
 from kapso_sync.model.policies import DriftPolicy
+from kapso_sync.model.state import InventoryRecord
 from kapso_sync.reconcile.desired import keyed_digest, secrets_digest
 from kapso_sync.reconcile.plan.last_applied import applied_by, code_digest, fields_digest, find_last_applied
 from kapso_sync.reconcile.plan.planner import OSCILLATION_LIMIT
@@ -356,22 +357,41 @@ async def test_after_a_key_rotation_with_memory_lost_secrets_are_set_once(replic
 
 
 async def test_two_processes_with_an_api_key_each_do_not_set_the_same_secrets_in_turn(replicas: Replicas) -> None:
-    """A laptop and CI: what the other one set cannot be compared. A new value is set by whoever has it."""
+    """A laptop and CI: what the other one set cannot be compared, so each sets its values again, once."""
     laptop, ci = replicas.process("laptop"), replicas.process("ci")
-    for _ in range(2):
+    for value in ("1", "new"):
+        for _ in range(3):
+            for process, key in ((laptop, "key of laptop"), (ci, "key of ci")):
+                assert (await process.sync(desired(with_secrets(key, ONE=value)))).exit_code == 0
+                await replicas.later()
+        writes = len(laptop.api.writes) + len(ci.api.writes)
         for process, key in ((laptop, "key of laptop"), (ci, "key of ci")):
-            assert (await process.sync(desired(with_secrets(key, ONE="1")))).exit_code == 0
+            assert (await process.sync(desired(with_secrets(key, ONE=value)))).plan.in_sync
             await replicas.later()
-    writes = len(laptop.api.writes) + len(ci.api.writes)
-    for process, key in ((laptop, "key of laptop"), (ci, "key of ci")):
-        assert (await process.sync(desired(with_secrets(key, ONE="1")))).plan.in_sync
-        await replicas.later()
-    assert len(laptop.api.writes) + len(ci.api.writes) == writes
-    for process, key in ((laptop, "key of laptop"), (ci, "key of ci"), (laptop, "key of laptop")):
-        assert (await process.sync(desired(with_secrets(key, ONE="new")))).exit_code == 0
-        await replicas.later()
+        assert len(laptop.api.writes) + len(ci.api.writes) == writes
+        assert replicas.world.function("a").secrets == {"ONE": value}
+
+
+async def test_an_older_secret_that_a_process_with_another_api_key_set_late_is_set_again(replicas: Replicas) -> None:
+    """A job of an older commit ends after the daemon set the new value."""
+    await applied(replicas, with_secrets("key of daemon", ONE="new"))
+    assert (await replicas.newcomer().sync(desired(with_secrets("key of job", ONE="old")))).exit_code == 0
+    await replicas.later()
+    daemon = replicas.process("first")
+    assert (await daemon.sync(desired(with_secrets("key of daemon", ONE="new")))).exit_code == 0
     assert replicas.world.function("a").secrets == {"ONE": "new"}
-    assert (await laptop.sync(desired(with_secrets("key of laptop", ONE="new")))).plan.in_sync
+    await replicas.later()
+    assert (await daemon.sync(desired(with_secrets("key of daemon", ONE="new")))).plan.in_sync
+
+
+async def test_a_fight_over_a_secret_does_not_hold_back_a_change_of_code(replicas: Replicas) -> None:
+    """Both follow the same git: each push is deployed, whatever they set in between."""
+    one, other = replicas.process("one"), replicas.process("other")
+    for code in (CODE_A, CODE_B, CODE_C, CODE_A, CODE_B, CODE_C):
+        for process, value in ((one, "1"), (other, "2"), (one, "1")):
+            await process.sync(desired(with_secrets(code=code, ONE=value)))
+            await replicas.later()
+        assert replicas.world.live_code() == {"a": code}
 
 
 async def test_secrets_that_a_process_with_another_api_key_began_to_set_are_set_again(replicas: Replicas) -> None:
@@ -421,7 +441,7 @@ async def test_a_pass_that_dies_before_the_secrets_are_set_does_not_claim_them_i
 
 @pytest.mark.parametrize("behaviour", SECRET_WORLDS, ids=lambda world: "-".join(map(str, world.values())))
 @pytest.mark.parametrize("next_memory", ["none", "old"])
-@pytest.mark.parametrize("starts", ["new", "rotated", "with code"])
+@pytest.mark.parametrize("starts", ["new", "rotated", "with code", "down"])
 async def test_after_a_kill_at_any_call_of_a_rotation_the_next_process_sets_gits_values(
     tmp_path: Path, starts: str, next_memory: str, behaviour: Mapping[str, Json]
 ) -> None:
@@ -435,6 +455,9 @@ async def test_after_a_kill_at_any_call_of_a_rotation_the_next_process_sets_gits
         replicas = Replicas(tmp_path / f"killed at {call}", behaviour=Behaviour().changed(behaviour))
         if starts != "new":
             await applied(replicas, former)
+        if starts == "down":
+            replicas.world.deploy(replicas.world.function("a"), failure="the platform's")
+            await replicas.later()
         pod = replicas.newcomer()
         pod.api.fate = lambda number, *_, call=call: Fate.KILLED_AFTER if number == call else Fate.FINE
         with contextlib.suppress(Killed, BaseExceptionGroup):
@@ -544,6 +567,28 @@ def test_the_digests_give_back_what_was_applied_as_far_as_git_or_kapso_still_has
     if was in (now_git, now_there):
         assert record.wanted[CODE] == code_hash(was)
     assert fields_digest({}) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "outdated"),
+    [
+        (AppliedDigests(code_digest(CODE_A), "00112233", None), False),
+        (AppliedDigests(code_digest(CODE_A), None, "00112233"), False),
+        (AppliedDigests(None, None), True),
+        (AppliedDigests(code_digest(CODE_B), None), True),
+    ],
+)
+def test_only_other_code_outdates_the_version_to_roll_back_to(said: AppliedDigests, outdated: bool) -> None:
+    """A description or a secret that another process changed does not: the same code ran before."""
+    function = remote("a", CODE_A)
+    function = replace(function, fields={**function.fields, "description": str(mark_for(OWNER, "a", applied=said))})
+    stored: Content = {CODE: code_hash(CODE_A)}
+    known = replace(
+        InventoryRecord.new("a", function.id), wanted=stored, stored=stored, applied=AppliedDigests(code_digest(CODE_A), None)
+    )
+    record = find_last_applied(want("a", CODE_A), function, stored, known)
+    assert record is not None
+    assert record.outdated_version is outdated
 
 
 # Several processes

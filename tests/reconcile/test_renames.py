@@ -18,6 +18,7 @@ from kapso_sync.emulator.world import EmulatedProject
 from kapso_sync.errors import KapsoSyncError
 from kapso_sync.model.desired import Desired
 from kapso_sync.model.events import SlugVacated
+from kapso_sync.model.policies import DriftPolicy
 from kapso_sync.reconcile.cycle import PassRequest
 from kapso_sync.reconcile.plan.intents import resolve_intents
 from kapso_sync.reconcile.plan.planner import make_plan
@@ -240,6 +241,38 @@ async def test_a_rename_by_another_process_counts_for_one_with_an_older_memory(
     expected = {slug: ids[who] for slug, (who, _) in later.items() if who in ids}
     assert {slug: found for slug, found in _slugs(bench).items() if found in ids.values()} == expected
     assert bench.api.world.live_code() == {slug: code(who) for slug, (who, _) in later.items()}
+
+
+@pytest.mark.parametrize("changed", [False, True])
+async def test_an_older_checkout_renames_back_what_another_process_renamed(bench: Bench, changed: bool) -> None:
+    """CI renamed `a` to `c`; the laptop's checkout still says `a`: the same function goes there and back, and none is new."""
+    bench.policy = replace(POLICY, prune=True)
+    ids, laptop = await _begin(bench, "a", "b"), bench.folder
+    newer = desired(want("c", code("x" if changed else "a"), moved_from="a"), want("b", code("b")))
+    older = desired(want("a", code("a")), want("b", code("b")))
+    for _ in range(2):
+        for folder, git, slug in ((laptop.with_name("ci"), newer, "c"), (laptop, older, "a")):
+            bench.folder = folder
+            await bench.sync(git)
+            await bench.clock.sleep(60)
+            assert _slugs(bench) == {slug: ids["a"], "b": ids["b"]}
+
+
+async def test_a_record_that_was_put_back_by_hand_is_no_rename_by_another_process(bench: Bench) -> None:
+    """Its old mark is in the description: that is drift, which is corrected, also where `moved_from` is still in git."""
+    ids = await _begin(bench, "a", "b")
+    git = desired(want("c", code("a"), moved_from="a"), want("b", code("b")))
+    before = str(bench.api.world.function("a").description)
+    await bench.sync(git)
+    await bench.clock.sleep(60)
+    world = bench.api.world
+    world.update(world.function("c"), {"slug": "a", "description": before})
+    await bench.clock.sleep(60)
+    bench.policy = replace(POLICY, prune=True, drift=DriftPolicy.REPORT)
+    assert (await bench.sync(git)).count("rename") == 0
+    bench.policy = replace(POLICY, prune=True)
+    assert (await bench.sync(git)).exit_code == 0
+    assert _slugs(bench) == {"c": ids["a"], "b": ids["b"]}
 
 
 async def test_a_former_slug_can_be_used_by_a_new_function(bench: Bench) -> None:

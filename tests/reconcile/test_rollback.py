@@ -352,6 +352,24 @@ async def test_code_that_another_process_saved_does_not_lead_back_to_an_older_ve
     assert (bench.names()[-3:].count("rollback.succeeded"), bench.api.world.live_code()) == (1, {"a": CODE_C})
 
 
+@pytest.mark.parametrize("fate", [Fate.KILLED_AFTER, Fate.LOST_AFTER])
+@pytest.mark.parametrize("seconds", [5, 600])
+async def test_a_lost_answer_to_the_last_mark_prevents_no_later_rollback(bench: Bench, fate: Fate, seconds: int) -> None:
+    """B follows A within a minute, so its mark gets the code's digest late, and that answer is lost. Then C fails."""
+    bench.api.runtime = lambda function: Invocation(500 if function.live_code == CODE_C else 200, "", "boom")
+    await bench.sync(desired(checked(CODE_A)))
+    await bench.clock.sleep(seconds)
+    patches = iter([Fate.FINE, fate])
+    bench.api.fate = lambda _, method, __: next(patches, Fate.FINE) if method == "PATCH" else Fate.FINE
+    with contextlib.suppress(Killed, BaseExceptionGroup, KapsoSyncError):
+        await bench.sync(desired(checked(CODE_B)))
+    bench.api.fate = lambda *_: Fate.FINE
+    await bench.clock.sleep(100)
+    assert only(await bench.sync(desired(checked(CODE_C)))) is Result.FAILED
+    assert "rollback.succeeded" in bench.names()
+    assert bench.api.world.live_code() != {"a": CODE_C}
+
+
 async def test_what_another_process_deployed_is_the_version_to_restore(bench: Bench) -> None:
     """The laptop knows A, CI deployed C since, and the laptop's B fails its check: C runs again."""
     await bench.sync(desired(checked(CODE_A)))

@@ -196,13 +196,13 @@ def test_json_secrets_are_parsed_and_every_text_in_them_is_redacted(folder: Path
     assert reader(folder).read(FileSecret("partners")) == '{"acme": {"token": "deep-s3cret"}, "n": [1]}'
 
 
-def test_numbers_of_six_digits_in_a_json_secret_are_redacted(folder: Path) -> None:
+def test_numbers_of_eight_digits_in_a_json_secret_are_redacted(folder: Path) -> None:
     """As JSON writes them; a shorter one would be found in every time and size."""
-    numbers = '{"pin": 48151623421, "debt": -123456, "rate": 1234.567, "list": [99887766554], "port": 12345, "low": -0.125}'
+    numbers = '{"pin": 48151623421, "debt": -12345678, "rate": 12345.678, "list": [99887766554], "size": 600000, "low": -0.125}'
     (folder / "numbers").write_text(numbers)
     told: list[str] = []
     reader(folder, told).read(FileSecret("numbers", json=True))
-    assert {text for text in told if not text.startswith("{")} == {"48151623421", "-123456", "1234.567", "99887766554"}
+    assert {text for text in told if not text.startswith("{")} == {"48151623421", "-12345678", "12345.678", "99887766554"}
 
 
 @pytest.mark.parametrize("raw", [b"abc\xff\xfedefgh", b"\xed\xa0\x80lonely", b"caf\xe9"])

@@ -301,3 +301,22 @@ def test_a_megabyte_of_any_text_is_redacted_in_seconds() -> None:
         shown = redactor.text(f"{text} {secrets[1]}")
         assert time.process_time() - started < 5.0, piece  # half a second, where no other process shares the core
         assert shown.endswith(f" {MASK}")
+
+
+@pytest.mark.parametrize(
+    ("secret", "text", "shown"),
+    [
+        ("p%40ss1", "https://host/?password=p%2540ss1", "https://host/?password="),
+        ("R&amp;D7", "<p>R&amp;amp;D7</p>", "<p>"),
+        ('nE/w"pass+1!xy', r'{"user":"CORP\\nE/w\"pass+1!xy"}', r'{"user":"CORP\\'),
+        ("t0p/s3cret&x", "login=CORP%5Ct0p%2Fs3cret%26x", "login=CORP%5C"),
+        ('b7f/9"kd&Qz', r'{"path": "C:\\b7f/9\"kd&Qz"}', r'{"path": "C:\\'),
+        ('u1234"rest-of-it', r'{"v": "\\u1234\"rest-of-it"}', r'{"v": "\\'),
+        ('100%"sure%', r"100%\"sure%41", ""),
+    ],
+)
+def test_an_escaped_secret_is_redacted_whatever_stands_beside_it(secret: str, text: str, shown: str) -> None:
+    """A neighbour may make another escape of its first or last sign; and one that is short without escapes is looked for."""
+    redactor = Redactor()
+    redactor.add(secret)
+    assert redactor.text(text).startswith(f"{shown}[redacted]")

@@ -114,10 +114,11 @@ class FunctionApplier:
 
     async def _deliver(self, step: Write, written: Written) -> Written:
         """Deploy the written content, set secrets, and deploy those; report secrets that an earlier deployment lost."""
+        written = await self._deps.writer.open_mark(step, written)
         if step.deploy:
             written = await self._make_live(step, written)
             self._learn_style(step)
-        written = await self._deps.secrets.apply(step, await self._deps.writer.open_mark(step, written))
+        written = await self._deps.secrets.apply(step, written)
         if step.secrets and written.owned.secrets.undeployed:
             written = await self._with_secrets_live(step, written)
         return self._deps.secrets.after_write(step, written)

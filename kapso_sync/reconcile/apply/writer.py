@@ -376,12 +376,11 @@ class FunctionWriter:
 
         Raises like `overwrite`.
         """
-        mark, listed = written.record.mark, written.owned.secrets.listed_at
-        if not isinstance(step, Modify) or listed is None or mark is None or mark.applied is None:
+        mark = written.record.mark
+        if not isinstance(step, Modify) or mark is None or mark.applied is None or not mark.valid_for(step.slug):
             return written
-        if not mark.valid_for(step.slug):
-            return written
-        changing = changing_secrets_digest(step.desired, step.secrets, step.remote.updated_at)
+        known = written.owned.secrets
+        changing = changing_secrets_digest(step.desired, step.secrets, known, step.remote, step.last_applied)
         if changing is None or changing == mark.applied.secrets:
             return written
         return await self._mark(written, mark, replace(mark.applied, secrets=changing))

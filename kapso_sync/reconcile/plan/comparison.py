@@ -298,8 +298,8 @@ class FunctionComparison:
         set_already = all(known.get(name) == value.digest for name, value in self.desired.secrets.items())
         if set_already and not self.secrets and self.desired.secrets_digest is not None:
             return self.desired.secrets_digest
-        changing = changing_secrets_digest(self.desired, self.secrets, self.remote.updated_at)
-        if changing is not None and self.known_secrets.listed_at is not None:
+        changing = changing_secrets_digest(self.desired, self.secrets, self.known_secrets, self.remote, self.last_applied)
+        if changing is not None:
             return changing
         before = self.remote.mark.applied if self.remote.mark is not None and self.last_applied is not None else None
         return before.secrets if before is not None else None

@@ -24,8 +24,6 @@ def resolve_intents(functions: Sequence[RemoteFunction], state: ReconcilerState,
     A create or update that shows on Kapso becomes our last write; a deployment that ended becomes live. A deployment that was
     not seen to end stays open until a later one is confirmed: it may never have started, or may end at any time, with the
     content that was stored when it was requested. So may one that we requested and forgot, with our memory.
-
-    Where another process of ours renamed a function since, the state gets its new slug: see `_renamed_elsewhere`.
     """
     by_id = {function.id: function for function in functions}
     by_slug = {function.slug: function for function in functions}
@@ -49,32 +47,8 @@ def resolve_intents(functions: Sequence[RemoteFunction], state: ReconcilerState,
     still_open = {intent.id for intents in uncertain.values() for intent in intents}
     settled = replace(state, owned=owned, intents=tuple(intent for intent in state.intents if intent.id in still_open))
     closed = tuple(intent.id for intent in state.intents if intent.id not in still_open)
-    observed = _renamed_elsewhere(Observed(tuple(functions), owner, settled, {}, closed))
+    observed = Observed(tuple(functions), owner, settled, {}, closed)
     return replace(observed, uncertain={**_forgotten(observed), **uncertain})
-
-
-def _renamed_elsewhere(observed: Observed) -> Observed:
-    """Return the observation with the slugs that other processes of ours gave to functions, since we last wrote them.
-
-    A laptop knows a function as `one`. CI renamed it to `three`, with its mark. If git now has `four` with
-    ``moved_from: three``, that is this function, although the laptop never saw `three`. And if git has a new `one` beside
-    `three`, that is another function. A slug that was changed in the dashboard has no mark that was made for it.
-
-    The journal of renames is as old as the slugs: that process resolved each ``moved_from`` since, so ours counts as lost.
-    """
-    owned = observed.state.owned
-    renamed = {
-        remote.id: replace(owned[remote.id], slug=remote.slug)
-        for remote in observed.functions
-        if remote.id in owned
-        and remote.slug != owned[remote.id].slug
-        and remote.mark is not None
-        and remote.mark.valid_for(remote.slug)
-        and observed.claim(remote) is Claim.OURS
-    }
-    if not renamed:
-        return observed
-    return replace(observed, state=replace(observed.state, owned={**owned, **renamed}, renames=None))
 
 
 def _forgotten(observed: Observed) -> Mapping[str, tuple[Intent, ...]]:

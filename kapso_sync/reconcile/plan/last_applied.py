@@ -10,7 +10,6 @@ import hashlib
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from datetime import datetime
 
 from kapso_sync.model.desired import CodeStyle, DesiredFunction
 from kapso_sync.model.functions import (
@@ -86,29 +85,31 @@ def find_last_applied(
         contested=base.contested + 1 if known is not None and _replaced(want, known, wanted, applied) else 0,
         secrets=_secrets(want, applied, known),
         applied=applied,
-        outdated_version=base.outdated_version or (known is not None and not _is_same_content(want, known, applied)),
+        replaced_secrets=_replaced_secrets(want, applied, base),
+        outdated_version=base.outdated_version or (known is not None and not _is_same_code(remote, stored, known)),
     )
 
 
-def _is_same_content(want: DesiredFunction, known: InventoryRecord, applied: AppliedDigests) -> bool:
-    """Return whether the mark has the code and the fields of our last write; secrets may differ, and whether it runs.
+def _is_same_code(remote: RemoteFunction, stored: Content, known: InventoryRecord) -> bool:
+    """Return whether the mark is of the code of our last write, whatever it says of fields and secrets.
 
-    Our mark may have been written before the deployment, without the code's digest.
+    Our mark may have been written before the deployment, without the code's digest: then the code on Kapso shows it.
     """
-    if known.applied is None or known.applied.fields != applied.fields:
+    applied = remote.mark.applied if remote.mark is not None else None
+    if known.applied is None or applied is None:
         return False
-    if known.applied.code is not None:
-        return known.applied.code == applied.code
-    sent = [want.in_style(style).code for style in CodeStyle]
-    return any(code_digest(code) == applied.code for code in sent if code_hash(code) == known.wanted.get(CODE))
+    if known.applied.code is None and stored.get(CODE) == known.stored.get(CODE) and remote.code is not None:
+        return applied.code in (None, code_digest(remote.code))
+    return known.applied.code == applied.code
 
 
 def _replaced(want: DesiredFunction, known: InventoryRecord, wanted: Content, applied: AppliedDigests) -> bool:
     """Return whether other content or secrets were applied, although git says here what it said at our last write."""
     styles = [dict(want.in_style(style).content) for style in CodeStyle]
-    if dict(known.wanted) in styles and dict(wanted) not in styles:
-        return True
-    return _is_set(want, known) and _key_of(applied) == _key_of_git(want) and applied.secrets != want.secrets_digest
+    if dict(known.wanted) not in styles:
+        return False
+    others = _is_set(want, known) and _key_of(applied) == _key_of_git(want) and applied.secrets != want.secrets_digest
+    return others or dict(wanted) not in styles
 
 
 def _base(want: DesiredFunction, remote: RemoteFunction, stored: Content, applied: AppliedDigests) -> tuple[Content, Content]:
@@ -151,14 +152,14 @@ def _candidates(wanted: Mapping[str, Json], stored: Content) -> Iterator[dict[st
 def _secrets(want: DesiredFunction, applied: AppliedDigests, known: InventoryRecord | None) -> KnownSecrets:
     """Return the known secrets: those of git if they are what was last applied; otherwise all of them changed since.
 
-    What another process set with another API key cannot be compared. Where we remember that git's values were set, they count
-    as set then, or two processes with a key each would set the same values in turn for ever.
+    What another process set with another API key cannot be compared. Where we had set git's values, they are set again, once:
+    if the same digest is back afterwards, both most likely set the same values, and would do so in turn for ever.
 
     What a deployment of ours may have lost is still to be looked for.
     """
     if known is not None and known.applied is not None and known.applied.secrets == applied.secrets:
         return known.secrets
-    if known is not None and _is_set(want, known) and _key_of(applied) not in (None, _CHANGING, _key_of_git(want)):
+    if known is not None and _is_set(want, known) and applied.secrets == known.replaced_secrets is not None:
         return known.secrets
     pending = NO_SECRETS
     if known is not None and known.secrets.unchecked:
@@ -168,6 +169,11 @@ def _secrets(want: DesiredFunction, applied: AppliedDigests, known: InventoryRec
     same = applied.secrets == want.secrets_digest
     digests = {name: value.digest if same else _changed(value.digest) for name, value in want.secrets.items()}
     return replace(pending, digests=digests)
+
+
+def _replaced_secrets(want: DesiredFunction, applied: AppliedDigests, base: InventoryRecord) -> str | None:
+    """Return the digest of another key that the mark has, or the one that it had last."""
+    return base.replaced_secrets if _key_of(applied) in (None, _CHANGING, _key_of_git(want)) else applied.secrets
 
 
 def _is_set(want: DesiredFunction, known: InventoryRecord) -> bool:
@@ -189,17 +195,38 @@ def _changed(digest: str) -> str:
     return f"{key}{colon}{_STALE}"
 
 
-def changing_secrets_digest(want: DesiredFunction, changes: SecretChanges, since: datetime | None) -> str | None:
+def changing_secrets_digest(
+    want: DesiredFunction,
+    changes: SecretChanges,
+    known: KnownSecrets,
+    remote: RemoteFunction | None,
+    last: InventoryRecord | None,
+) -> str | None:
     """Return what a mark says in place of the digest of secrets while they are being changed, or None if nothing else is to.
 
     No values have this digest, so whoever finds it sets them all. Without it, a process without memory would find the digest
     of the former values, and believe that Kapso has those, after another died between the first secret and the last.
-    ``since`` is the time of Kapso's record: what a process remembers of an earlier change proves nothing of a later one.
 
-    Secrets that were there before us are not ours to set, so their function has none.
+    What a process remembers of an earlier change proves nothing of a later one, so each has a digest of its own, by the time of
+    Kapso's record. A change that we began ourselves and that failed goes on with the same one.
+
+    Secrets that may have been there before us are not ours to set, so their function has none. ``remote`` is Kapso's record,
+    and ``last`` our last write; None: the function is new.
     """
     if want.secrets_digest is None or not changes or changes.unverified:
         return None
+    if remote is None:
+        return _new_change(want, "")
+    if known.listed_at is None and not want.secrets.keys() <= known.digests.keys():
+        return None
+    before = remote.mark.applied if remote.mark is not None else None
+    goes_on = last is not None and last.applied == before and last.updated_at == remote.updated_at
+    if goes_on and before is not None and _key_of(before) == _CHANGING:
+        return before.secrets
+    return _new_change(want, str(remote.updated_at))
+
+
+def _new_change(want: DesiredFunction, since: str) -> str:
     return _CHANGING + hashlib.sha256(f"{want.secrets_digest} since {since}".encode()).hexdigest()[:6]
 
 

@@ -29,7 +29,7 @@ from kapso_sync.model.plan import (
     block,
 )
 from kapso_sync.model.policies import AdoptPolicy, DriftPolicy
-from kapso_sync.model.state import InventoryRecord, Quarantine, ReconcilerState, WatchFinding
+from kapso_sync.model.state import NO_SECRETS, InventoryRecord, Quarantine, ReconcilerState, WatchFinding
 from kapso_sync.reconcile.plan.code_style import in_preferred_style, in_style_of
 from kapso_sync.reconcile.plan.comparison import SECRETS, FunctionComparison, compare, content_diff
 from kapso_sync.reconcile.plan.deletion_grace import find_missing, suspected_rename_notices
@@ -37,7 +37,7 @@ from kapso_sync.reconcile.plan.intents import resolve_intents
 from kapso_sync.reconcile.plan.last_applied import applied_by, changing_secrets_digest, find_last_applied
 from kapso_sync.reconcile.plan.line_ends import comparable_content
 from kapso_sync.reconcile.plan.observed import Claim, Observed, is_parked
-from kapso_sync.reconcile.plan.renames import Renames, block_without_free_slug, resolve_renames
+from kapso_sync.reconcile.plan.renames import Renames, block_without_free_slug, resolve_renames, with_slugs_of_others
 from kapso_sync.reconcile.plan.secrets import (
     LOST_HINT,
     blocks_deployment,
@@ -166,7 +166,8 @@ def replan(desired: Desired, observed: Observed, policy: Policy, remote: RemoteF
     ``remote`` is its record now, and ``state`` the state now: the pass itself may have written both meanwhile.
     """
     functions = tuple(remote if other.id == remote.id else other for other in observed.functions)
-    again = replace(resolve_intents(functions, state, policy.owner), secrets=observed.secrets, garbled=observed.garbled)
+    again = with_slugs_of_others(desired, resolve_intents(functions, state, policy.owner))
+    again = replace(again, secrets=observed.secrets, garbled=observed.garbled)
     plan = make_plan(desired, again, policy)
     return next((step for step in plan.steps if step.function_id == remote.id), None)
 
@@ -387,7 +388,7 @@ class _Planner:
         }
         sent = replace(want, entry=replace(want.entry, fields={n: v for n, v in want.entry.fields.items() if n in payload}))
         secrets = SecretChanges(sets=tuple(sorted(want.secrets)))
-        applied = applied_by(sent, {}, want.code, changing_secrets_digest(want, secrets, None), running=False)
+        applied = applied_by(sent, {}, want.code, changing_secrets_digest(want, secrets, NO_SECRETS, None, None), running=False)
         payload[DESCRIPTION] = f"{text}{mark_for(self._policy.owner, want.slug, protected=protected, applied=applied)}"
         fields = (CODE, *want.entry.fields)
         attach_to = want.entry.whatsapp_flow if want.entry.deploy else None
@@ -664,8 +665,9 @@ class _Planner:
 def _contested(comparison: FunctionComparison, times: int) -> Blocked:
     """Return the blocked step of a function that another process of this owner replaced so often."""
     fields = comparison.difference.fields
-    what, hint = "it", "two sources have one owner: give one of them a KAPSO_SYNC_OWNER of its own, or stop it"
+    what, remedy = "it", "two sources have one owner: give one of them a KAPSO_SYNC_OWNER of its own, or stop it"
     if not fields:
-        what, hint = "its secrets", "give both sources the same values, or one of them a KAPSO_SYNC_OWNER of its own"
+        what, remedy = "its secrets", "give both sources the same values, or one of them a KAPSO_SYNC_OWNER of its own"
+    hint = f"{remedy}; then `kapso-sync sync --overwrite {comparison.desired.slug}`"
     reason = f"another process of this owner replaced {what} {times} times, and git says the same here"
     return replace(blocking(comparison, BlockedBy.OSCILLATION, reason, hint), fields=fields or (SECRETS,))

@@ -51,6 +51,31 @@ class _Rename:
     doubtful: bool = False
 
 
+def with_slugs_of_others(desired: Desired, observed: Observed) -> Observed:
+    """Return the observation with the slugs that other processes of ours gave to functions, since we last wrote them.
+
+    A laptop knows a function as `one`. CI renamed it to `three`, with its mark. If git now has `four` with ``moved_from:
+    three``, that is this function, although the laptop never saw `three`. And if git has `three`, and a new `one` beside it,
+    `one` is another function, as it is if Kapso has one. But if only git has `one`, and no `three`, the laptop's checkout is
+    older than CI's, and renames the function back. A slug that was changed in the dashboard has no mark that was made for it.
+
+    The journal of renames is as old as the slugs: that process resolved each ``moved_from`` since, so ours counts as lost.
+    """
+    owned = observed.state.owned
+    heirs = {source: want.slug for want in desired.functions for source in want.entry.moved_from or ()}
+    renamed = {}
+    for remote in observed.functions:
+        known = owned.get(remote.id)
+        if known is None or known.slug == remote.slug or remote.mark is None or not remote.mark.valid_for(remote.slug):
+            continue
+        meant = remote.slug in desired.slugs or heirs.get(remote.slug, known.slug) != known.slug
+        if (meant or known.slug in observed.by_slug) and observed.claim(remote) is Claim.OURS:
+            renamed[remote.id] = replace(known, slug=remote.slug)
+    if not renamed:
+        return observed
+    return replace(observed, state=replace(observed.state, owned={**owned, **renamed}, renames=None))
+
+
 def resolve_renames(desired: Desired, observed: Observed) -> Renames:
     """Return which function gets which slug; the same for any order of input."""
     return _RenameResolver(desired, observed).settled()
