@@ -106,6 +106,7 @@ class FunctionApplier:
             await self._deps.watches.prepare(step, written.owned)
         if step.deploy:
             written = self._deps.secrets.before_deployment(step, written)
+        written = await self._deps.writer.open_mark(step, written)
         try:
             written = await self._deps.writer.settle_mark(step, await self._deliver(step, written))
             return Applied(step, written, started=started)
@@ -114,7 +115,6 @@ class FunctionApplier:
 
     async def _deliver(self, step: Write, written: Written) -> Written:
         """Deploy the written content, set secrets, and deploy those; report secrets that an earlier deployment lost."""
-        written = await self._deps.writer.open_mark(step, written)
         if step.deploy:
             written = await self._make_live(step, written)
             self._learn_style(step)
@@ -215,6 +215,7 @@ class FunctionApplier:
         store.keep_version(whole)
         if not written.owned.outdated_version:
             return written
+        # The record was written before the checks, which have passed.
         owned = replace(written.owned, unproven=False, outdated_version=False)
         store.remember(owned)
         return replace(written, owned=owned)
