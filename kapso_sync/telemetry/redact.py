@@ -97,17 +97,15 @@ def _json_spellings(value: str) -> set[str]:
 
 
 def _escaped_spellings(value: str) -> set[str]:
-    r"""Return a text as most programs escape it, once or twice.
+    r"""Return a text as most programs escape it once.
 
     Undoing escapes finds them as well, but not where a neighbour makes another escape of the first sign, as the backslash of
     `C:\\name` does, nor where the text without escapes is too short to be looked for.
     """
-    spellings = {quote_plus(value, errors="replace"), repr(value)[1:-1]}
-    for once in _json_spellings(value):
-        spellings |= {once, *_json_spellings(once)}
+    spellings = {quote_plus(value, errors="replace"), repr(value)[1:-1], *_json_spellings(value)}
     for safe in ("", "!'()*", "/"):
         escaped = quote(value, safe=safe, errors="replace")
-        spellings |= {escaped, _URL_ESCAPE.sub(lambda found: found[0].lower(), escaped), quote(escaped)}
+        spellings |= {escaped, _URL_ESCAPE.sub(lambda found: found[0].lower(), escaped)}
     return spellings | {value.translate(_HTML), value.translate(_HTML).replace("&#x27;", "&#39;")}
 
 
