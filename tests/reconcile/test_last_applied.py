@@ -315,8 +315,6 @@ def with_secrets(api_key: str = "key", code: str = CODE_A, **values: str) -> Des
 SET = ("POST", "/functions/{id}/secrets")
 SECRET_WORLDS: tuple[Mapping[str, Json], ...] = (
     {"secrets_on_deploy": "keep", "post_of_existing": "refuse"},
-    {"secrets_on_deploy": "drop", "post_of_existing": "refuse"},
-    {"secrets_on_deploy": "keep", "post_of_existing": "overwrite"},
     {"secrets_on_deploy": "drop", "post_of_existing": "overwrite"},
 )
 
@@ -439,6 +437,7 @@ async def test_a_pass_that_dies_before_the_secrets_are_set_does_not_claim_them_i
     assert replicas.world.function("a").secrets == {"ONE": "1"}
 
 
+@pytest.mark.history
 @pytest.mark.parametrize("behaviour", SECRET_WORLDS, ids=lambda world: "-".join(map(str, world.values())))
 @pytest.mark.parametrize("next_memory", ["none", "old"])
 @pytest.mark.parametrize("starts", ["new", "rotated", "with code", "down"])

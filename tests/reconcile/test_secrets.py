@@ -613,6 +613,7 @@ async def test_a_loss_that_was_seen_keeps_the_other_unknown_secrets_from_the_nex
     assert bench.memory().facts.secrets_survive is False
 
 
+@pytest.mark.history
 @pytest.mark.parametrize("fate", [Fate.KILLED_BEFORE, Fate.KILLED_AFTER, Fate.LOST_AFTER, Fate.UNAVAILABLE])
 @pytest.mark.parametrize("number", range(1, 8))
 async def test_a_loss_is_reported_whatever_call_the_next_pass_dies_at(bench: Bench, fate: Fate, number: int) -> None:
@@ -630,6 +631,7 @@ async def test_a_loss_is_reported_whatever_call_the_next_pass_dies_at(bench: Ben
     assert (await bench.sync(git)).plan.in_sync
 
 
+@pytest.mark.history
 @pytest.mark.parametrize("fate", [Fate.KILLED_BEFORE, Fate.KILLED_AFTER, Fate.LOST_AFTER, Fate.UNAVAILABLE])
 @pytest.mark.parametrize("change", ["code", "only a deployment", "a failing check"])
 @pytest.mark.parametrize("values", [{}, {"ONE": "1"}])

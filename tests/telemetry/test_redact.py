@@ -289,6 +289,7 @@ def test_short_values_are_not_found_in_the_escapes_of_other_text() -> None:
     assert knowing("u00e9u00e9").text(r"\u00e9\u00e9 stays") == r"\u00e9\u00e9 stays"
 
 
+@pytest.mark.history
 def test_a_megabyte_of_any_text_is_redacted_in_seconds() -> None:
     """Diffs are that large, and are redacted where nothing else runs meanwhile; the last word is a secret, as the control."""
     chance = random.Random(1)
