@@ -510,6 +510,15 @@ async def test_functions_with_known_secrets_are_deployed_first_to_learn_secret_l
     assert (secrets_of(bench, "a"), secrets_of(bench, "z")) == ({"THEIRS": "t"}, {"ONE": "1"})
 
 
+async def sync_cut_short(bench: Bench, git: Desired, number: int, fate: Fate) -> None:
+    """One pass, with this fate of one of its calls."""
+    start = bench.api.calls
+    bench.api.fate = lambda call, *_: fate if call == start + number else Fate.FINE
+    with contextlib.suppress(Killed, BaseExceptionGroup, KapsoSyncError):
+        await bench.sync(git)
+    bench.api.fate = lambda *_: Fate.FINE
+
+
 @pytest.mark.parametrize("fate", [Fate.KILLED_BEFORE, Fate.KILLED_AFTER, Fate.LOST_AFTER])
 @pytest.mark.parametrize("number", range(1, 14))
 async def test_secrets_survive_a_kill_at_any_call_where_deployments_drop_them(bench: Bench, fate: Fate, number: int) -> None:
@@ -517,11 +526,7 @@ async def test_secrets_survive_a_kill_at_any_call_where_deployments_drop_them(be
     world(bench, secrets_on_deploy="drop")
     await bench.sync(desired(with_secrets(ONE="1", TWO="2")))
     changed = desired(with_secrets(CODE_B, ONE="1", TWO="new"))
-    start = bench.api.calls
-    bench.api.fate = lambda call, *_: fate if call == start + number else Fate.FINE
-    with contextlib.suppress(Killed, BaseExceptionGroup, KapsoSyncError):
-        await bench.sync(changed)
-    bench.api.fate = lambda *_: Fate.FINE
+    await sync_cut_short(bench, changed, number, fate)
     for _ in range(2):
         await bench.sync(changed)
     assert (await bench.sync(changed)).plan.in_sync
@@ -620,11 +625,7 @@ async def test_a_loss_is_reported_whatever_call_the_next_pass_dies_at(bench: Ben
     """It is known until it was reported."""
     git = desired(with_secrets(f"{CODE_B}// newer", ONE="1"))
     await lose_theirs_unseen(bench, desired(with_secrets(ONE="1")), desired(with_secrets(CODE_B, ONE="1")))
-    start = bench.api.calls
-    bench.api.fate = lambda call, *_: fate if call == start + number else Fate.FINE
-    with contextlib.suppress(Killed, BaseExceptionGroup, KapsoSyncError):
-        await bench.sync(git)
-    bench.api.fate = lambda *_: Fate.FINE
+    await sync_cut_short(bench, git, number, fate)
     for _ in range(3):
         await bench.sync(git)
     assert {*secret_events(bench)} == {("THEIRS",)}
