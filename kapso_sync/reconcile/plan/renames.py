@@ -62,13 +62,13 @@ def with_slugs_of_others(desired: Desired, observed: Observed) -> Observed:
     The journal of renames is as old as the slugs: that process resolved each ``moved_from`` since, so ours counts as lost.
     """
     owned = observed.state.owned
-    heirs = {source: want.slug for want in desired.functions for source in want.entry.moved_from or ()}
+    moves = {(source, want.slug) for want in desired.functions for source in want.entry.moved_from or ()}
     renamed = {}
     for remote in observed.functions:
         known = owned.get(remote.id)
         if known is None or known.slug == remote.slug or remote.mark is None or not remote.mark.valid_for(remote.slug):
             continue
-        meant = remote.slug in desired.slugs or heirs.get(remote.slug, known.slug) != known.slug
+        meant = remote.slug in desired.slugs or any(move[0] == remote.slug and move[1] != known.slug for move in moves)
         if (meant or known.slug in observed.by_slug) and observed.claim(remote) is Claim.OURS:
             renamed[remote.id] = replace(known, slug=remote.slug)
     if not renamed:
