@@ -89,9 +89,9 @@ class InventoryRecord:
     ``whatsapp_flow`` is the WhatsApp Flow that we attached it to.
     ``contested`` counts how often, since the function was last found in sync, another process of this owner replaced the same
     content of git with its own.
-    ``replaced_secrets`` is the digest of secrets that another process had set with another API key, and that we replaced last.
-    ``outdated_version``: another process of this owner wrote other content since the version to roll back to was stored, so
-    that is not the one that ran before.
+    ``replaced_secrets`` is the digest of the last secrets that another process set with another API key, and that we replaced.
+    ``outdated_version``: another process of this owner wrote other code since the version to roll back to was stored, so that
+    is not the one that ran before.
     """
 
     slug: str

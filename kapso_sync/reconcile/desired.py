@@ -111,8 +111,8 @@ SecretsDigest = Callable[[Mapping[str, Json]], str]
 def secrets_digest(api_key: Callable[[], str]) -> SecretsDigest:
     """Return the digest of secrets in marks: two hex digits for a key, and six of an HMAC with that key.
 
-    The key is derived from the API key: whoever has that can deploy code that reads the secrets anyway. Digests with other keys
-    cannot be compared. ``00`` is no key.
+    The key is derived from the API key: whoever has that can deploy code that reads the secrets anyway. Digests of two keys say
+    nothing of each other. No key has the digits ``00``.
     """
 
     def digest(values: Mapping[str, Json]) -> str:

@@ -130,7 +130,7 @@ async def test_a_leader_without_renewal_may_write_for_ten_seconds_only() -> None
 
 @in_virtual_time
 async def test_every_term_of_leadership_has_a_name_of_its_own() -> None:
-    """Whoever leads, and how often: what was noted in one term is not taken for a note of another one."""
+    """Two replicas lead twice each: no term has the name of another one."""
     async with election() as running:
         replicas = [running.join(identity) for identity in "ab"]
         names = []

@@ -444,7 +444,7 @@ async def test_a_pass_that_dies_before_the_secrets_are_set_does_not_claim_them_i
 async def test_after_a_kill_at_any_call_of_a_rotation_the_next_process_sets_gits_values(
     tmp_path: Path, starts: str, next_memory: str, behaviour: Mapping[str, Json]
 ) -> None:
-    """A Pod dies while it sets new values, and git goes back to the former ones: whoever comes next must not believe the mark.
+    """A Pod dies while it sets new values, and git goes back to the former ones: the next process must not believe the mark.
 
     That process has no memory, or one of the former values. Another one, without memory, then finds everything in sync.
     """

@@ -27,8 +27,8 @@ CLOCK_SKEW_TOLERANCE = timedelta(seconds=5)
 class Timestamps:
     """The time of a pass. ``monotonic`` seconds are compared within one ``session`` only.
 
-    ``term`` is the term of leadership; empty: there is no election. ``max_gap`` is for how long a daemon may have been away and
-    still go on with what it noted before; None: any time, as between the runs of `sync`.
+    ``term`` is the term of leadership; empty: there is no election. A daemon that was away for longer than ``max_gap`` begins
+    the time anew; None: it goes on after any time, as the runs of `sync` do.
     """
 
     now: datetime

@@ -204,8 +204,9 @@ def changing_secrets_digest(
 ) -> str | None:
     """Return what a mark says in place of the digest of secrets while they are being changed, or None if nothing else is to.
 
-    No values have this digest, so whoever finds it sets them all. Without it, a process without memory would find the digest
-    of the former values, and believe that Kapso has those, after another died between the first secret and the last.
+    No values have this digest, so each process that finds it sets them all. Without it, a process that died between the first
+    secret and the last would leave the digest of the former values, and a process without memory would believe that Kapso has
+    those.
 
     What a process remembers of an earlier change proves nothing of a later one, so each has a digest of its own, by the time of
     Kapso's record. A change that we began ourselves and that failed goes on with the same one.
