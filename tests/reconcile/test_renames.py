@@ -219,8 +219,17 @@ async def test_a_moved_from_that_stays_in_the_manifest_does_not_swap_again(bench
         ({"a": ("b", "b"), "b": ("a", "a")}, {"a": ("b", "b"), "b": ("a", "a")}),
         ({"a": ("b", "b"), "b": ("a", "a")}, {"c": ("a", "b"), "a": ("b", None)}),
         ({"b": ("a", "a"), "c": ("b", "b")}, {"b": ("a", "a"), "d": ("b", "c")}),
+        ({"c": ("b", "b"), "a": ("a", None)}, {"a": ("a", None), "aa": ("b", "c"), "b": ("x", "c")}),
     ],
-    ids=["renamed again", "former slug used anew", "swapped then", "swap seen late", "swapped and renamed", "chain"],
+    ids=[
+        "renamed again",
+        "former slug used anew",
+        "swapped then",
+        "swap seen late",
+        "swapped and renamed",
+        "chain",
+        "two heirs",
+    ],
 )
 async def test_a_rename_by_another_process_counts_for_one_with_an_older_memory(
     bench: Bench, renamed: dict[str, tuple[str, str | None]], later: dict[str, tuple[str, str | None]]
